@@ -1,0 +1,2 @@
+"""densehand: full 3D hands from an ordinary photo."""
+
