@@ -1,0 +1,308 @@
+"""Cameras and frames: the square crop around a hand, weak perspective and the pinhole camera.
+
+Conventions (docs/architecture.md): pixels are continuous, pixel (i, j) covers [j, j+1) × [i, i+1); the camera frame is
+x right, y down, z forward, in metres; crop units put the crop's centre at (0, 0) and its edges at ±1 (``grid_sample``'s
+convention, ``align_corners=False``). Every function takes numpy arrays or torch tensors and answers in the kind it got.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from densehand.errors import InputError
+
+__all__ = [
+    "DEFAULT_FOCAL_FACTOR",
+    "Crop",
+    "crop_image",
+    "default_focal",
+    "depth_to_scale",
+    "pinhole_to_weak",
+    "project_pinhole",
+    "project_weak",
+    "scale_to_depth",
+    "to_metric",
+    "to_root_relative",
+    "unproject_pinhole",
+    "weak_to_pinhole",
+]
+
+# A field of view of 2·atan(1 / 1.7) = 60.9° along the longer side: between a phone's main lens (26 mm equivalent, 67°),
+# its stabilised video and most laptop webcams (55–65°), and cropped or edited pictures, which only narrow it.
+DEFAULT_FOCAL_FACTOR = 0.85
+
+Array = Any  # np.ndarray | Tensor: the answer is of the kind of the input
+
+
+def default_focal(width: float, height: float) -> float:
+    """Focal length assumed when nothing is known of the camera: 0.85 × the longer side, in pixels.
+
+    That is a 61° field of view along the longer side (31 mm equivalent). The focal length only moves the hand along
+    the viewing direction (distance = focal / scale): a wrong one leaves the projection at the wrist, the hand's shape
+    and all root-relative coordinates as they are.
+    """
+    if not (width > 0 and height > 0):
+        raise InputError(f"an image of {width} × {height} pixels has no focal length; give a positive width and height")
+    return DEFAULT_FOCAL_FACTOR * max(width, height)
+
+
+def _floating(values: Array) -> Array:
+    if isinstance(values, Tensor):
+        return values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    values = np.asarray(values)
+    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
+def _like(values: Array, reference: Array) -> Array:
+    """`values` as an array of the kind, device and precision of `reference` (tensors stay on their graph)."""
+    if isinstance(reference, Tensor):
+        return torch.as_tensor(values, dtype=reference.dtype, device=reference.device)
+    return np.asarray(values, dtype=reference.dtype)
+
+
+def _stack(parts: list[Array]) -> Array:
+    if isinstance(parts[0], Tensor):
+        return torch.stack(torch.broadcast_tensors(*parts), dim=-1)
+    return np.stack(np.broadcast_arrays(*parts), axis=-1)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of an image, possibly mirrored (left hands are shown to the network as right hands).
+
+    Attributes:
+        center: (x, y) of the window's centre, pixels of the full image (continuous).
+        half_side: half the window's side, pixels, positive.
+        mirrored: whether x runs from right to left inside the crop.
+    """
+
+    center: tuple[float, float]
+    half_side: float
+    mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        center = tuple(float(v) for v in self.center)
+        if len(center) != 2 or not all(map(math.isfinite, center)):
+            raise InputError(f"the centre of a crop is two finite numbers, not {self.center}")
+        if not (math.isfinite(self.half_side) and self.half_side > 0):
+            raise InputError(f"half the side of a crop is a positive number of pixels, not {self.half_side}")
+        object.__setattr__(self, "center", center)
+        object.__setattr__(self, "half_side", float(self.half_side))
+        object.__setattr__(self, "mirrored", bool(self.mirrored))
+
+    @classmethod
+    def from_box(
+        cls, box: Sequence[float] | Float[np.ndarray, "4"], padding: float = 1.5, mirrored: bool = False
+    ) -> Crop:
+        """The square of side `padding` × the box's larger side around the box's centre.
+
+        Args:
+            box: [x0, y0, x1, y1] in pixels, tight around the 21 keypoints.
+            padding: crop side over the larger box side.
+            mirrored: mirror x (left hands).
+
+        Raises:
+            InputError: the box is not four finite numbers with x1 > x0 or y1 > y0 and neither negative.
+        """
+        values = np.asarray(box, dtype=np.float64).reshape(-1)
+        if values.size != 4 or not np.isfinite(values).all():
+            raise InputError(f"a box is four finite numbers x0, y0, x1, y1, not {np.asarray(box).tolist()}")
+        width, height = float(values[2] - values[0]), float(values[3] - values[1])
+        if width < 0 or height < 0 or max(width, height) == 0:
+            raise InputError(f"the box {values.tolist()} has no area; give x0 < x1 and y0 < y1")
+        center = (float(values[0]) + width / 2, float(values[1]) + height / 2)
+        return cls(center, 0.5 * padding * max(width, height), mirrored)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """[x0, y0, x1, y1] of the window, pixels."""
+        (x, y), h = self.center, self.half_side
+        return x - h, y - h, x + h, y + h
+
+    def to_crop(self, points: Array) -> Array:
+        """Image pixels → crop units. points (*b 2), or (*b 3) whose z (pixels from the root) is only scaled."""
+        points = _floating(points)
+        factor, offset = self._axes(points)
+        return (points - offset) / factor
+
+    def to_image(self, points: Array) -> Array:
+        """Crop units → image pixels, the inverse of `to_crop`. points (*b 2) or (*b 3)."""
+        points = _floating(points)
+        factor, offset = self._axes(points)
+        return points * factor + offset
+
+    def _axes(self, points: Array) -> tuple[Array, Array]:
+        if points.shape[-1] not in (2, 3):
+            raise InputError(f"points have 2 or 3 coordinates, not {points.shape[-1]}")
+        depth = points.shape[-1] - 2
+        factor = [-self.half_side if self.mirrored else self.half_side, self.half_side] + [self.half_side] * depth
+        return _like(factor, points), _like([*self.center] + [0.0] * depth, points)
+
+    def image_to_crop_affine(self, size: int | None = None) -> Float[np.ndarray, "2 3"]:
+        """Matrix A with ``crop = A @ (x, y, 1)``: image pixels to crop units, or to pixels of a size × size crop."""
+        sign = -1.0 if self.mirrored else 1.0
+        matrix = np.array([[sign, 0.0, -sign * self.center[0]], [0.0, 1.0, -self.center[1]]]) / self.half_side
+        if size is not None:
+            matrix = matrix * (size / 2)
+            matrix[:, 2] += size / 2
+        return matrix
+
+    def crop_to_image_affine(self, size: int | None = None) -> Float[np.ndarray, "2 3"]:
+        """The inverse of `image_to_crop_affine`."""
+        sign = -1.0 if self.mirrored else 1.0
+        matrix = np.array([[sign * self.half_side, 0.0, self.center[0]], [0.0, self.half_side, self.center[1]]])
+        if size is not None:
+            matrix[:, :2] *= 2 / size
+            matrix[:, 2] -= np.array([sign, 1.0]) * self.half_side
+        return matrix
+
+
+def crop_image(
+    image: UInt8[np.ndarray, "H W 3"],
+    crop: Crop,
+    size: int,
+    border: Literal["constant", "replicate"] = "constant",
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Resample the crop's window to size × size pixels, mirrored if the crop is.
+
+    Bilinear where it magnifies. Where it minifies, every output pixel is the mean of the image over its own square (a
+    box filter), so that thin fingers do not alias. Memory is bounded by the image and size², however large the window.
+
+    Args:
+        image: H×W×3, 8 bit.
+        crop: the window; it may reach outside the image.
+        size: side of the result, pixels.
+        border: what lies outside the image: black or the nearest edge pixel.
+
+    Raises:
+        InputError: the image is not a non-empty H×W×3 array of 8 bit, or size < 1.
+    """
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+        raise InputError("an image to crop is an H×W×3 array of 8-bit integers")
+    if image.shape[0] == 0 or image.shape[1] == 0 or size < 1:
+        raise InputError(f"cannot crop {image.shape[1]} × {image.shape[0]} pixels to {size} × {size}")
+    mode = {"constant": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}[border]
+    shrink = 2 * crop.half_side / size
+    patch, origin = _region(image, crop, margin=2 + 2 * shrink)
+    # In two steps: whole blocks of r × r pixels are averaged first, then at most 4 × 4 bilinear samples a pixel.
+    r = min(int(shrink // 2), max(patch.shape[:2])) if shrink > 4 else 1
+    if r > 1:
+        patch = cv2.copyMakeBorder(patch, 0, -patch.shape[0] % r, 0, -patch.shape[1] % r, mode)
+        patch = cv2.resize(patch, (patch.shape[1] // r, patch.shape[0] // r), interpolation=cv2.INTER_AREA)
+    samples = min(math.ceil(shrink / r / 1.125), 4)
+    fine = size * samples
+    to_image = crop.crop_to_image_affine(fine)
+    to_image[:, 2] = (to_image[:, 2] - origin) / r
+    to_image[:, :2] /= r
+    to_image[:, 2] += 0.5 * (to_image[:, 0] + to_image[:, 1]) - 0.5  # cv2 counts from pixel centres
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(patch, to_image, (fine, fine), flags=flags, borderMode=mode)
+    if samples > 1:
+        warped = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(warped)
+
+
+def _region(image: np.ndarray, crop: Crop, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the image the crop can see (at least one pixel), and its origin (x, y) in the image."""
+    bounds = []
+    for low, high, limit in ((crop.box[0], crop.box[2], image.shape[1]), (crop.box[1], crop.box[3], image.shape[0])):
+        first = min(max(math.floor(low - margin), 0), limit - 1)
+        bounds.append((first, max(min(math.ceil(high + margin), limit), first + 1)))
+    (x0, x1), (y0, y1) = bounds
+    return image[y0:y1, x0:x1], np.array([x0, y0], dtype=np.float64)
+
+
+def project_weak(points: Array, scale: Array, wrist: Array) -> Array:
+    """Weak perspective: points (*b N 3), metres from the wrist → pixels (*b N 2) = scale · (x, y) + wrist.
+
+    Args:
+        points: root-relative points, metres, camera axes.
+        scale: (*b) pixels per metre.
+        wrist: (*b 2) pixels.
+    """
+    points = _floating(points)
+    return points[..., :2] * _like(scale, points)[..., None, None] + _like(wrist, points)[..., None, :]
+
+
+def project_pinhole(points: Array, translation: Array, focal: Array, center: Array) -> Array:
+    """Pinhole camera: points (*b N 3), metres from the wrist → pixels (*b N 2).
+
+    Args:
+        points: root-relative points, metres, camera axes.
+        translation: (*b 3) the wrist in the camera frame, metres.
+        focal: (*b) pixels.
+        center: (*b 2) principal point, pixels.
+
+    Points at or behind the camera plane (z ≤ 0) have no image and come back as NaN.
+    """
+    points = _floating(points)
+    metric = points + _like(translation, points)[..., None, :]
+    depth = metric[..., 2:]
+    if isinstance(points, Tensor):
+        depth = torch.where(depth > 0, depth, torch.nan)
+    else:
+        depth = np.where(depth > 0, depth, np.nan).astype(points.dtype)
+    return metric[..., :2] / depth * _like(focal, points)[..., None, None] + _like(center, points)[..., None, :]
+
+
+def unproject_pinhole(pixels: Array, depth: Array, focal: Array, center: Array) -> Array:
+    """Pixels (*b N 2) seen at metric depth (*b N) → points of the camera frame (*b N 3), metres."""
+    pixels = _floating(pixels)
+    depth = _like(depth, pixels)
+    ray = (pixels - _like(center, pixels)[..., None, :]) / _like(focal, pixels)[..., None, None]
+    return _stack([ray[..., 0] * depth, ray[..., 1] * depth, depth])
+
+
+def scale_to_depth(scale: Array, focal: Array) -> Array:
+    """Distance of the wrist, metres, at which one metre measures `scale` pixels under `focal` pixels: focal / scale."""
+    scale = _floating(scale)
+    return _like(focal, scale) / scale
+
+
+def depth_to_scale(depth: Array, focal: Array) -> Array:
+    """Pixels per metre at a depth in metres: focal / depth."""
+    return scale_to_depth(depth, focal)
+
+
+def weak_to_pinhole(scale: Array, wrist: Array, focal: Array, center: Array) -> Array:
+    """The wrist (*b 3), metres, in the pinhole camera whose linearisation at the wrist is the weak perspective given.
+
+    Args:
+        scale: (*b) pixels per metre.
+        wrist: (*b 2) the wrist's projection, pixels.
+        focal: (*b) pixels.
+        center: (*b 2) principal point, pixels.
+    """
+    wrist = _floating(wrist)
+    scale, center = _like(scale, wrist), _like(center, wrist)
+    offset = (wrist - center) / scale[..., None]
+    return _stack([offset[..., 0], offset[..., 1], _like(focal, wrist) / scale])
+
+
+def pinhole_to_weak(translation: Array, focal: Array, center: Array) -> tuple[Array, Array]:
+    """Inverse of `weak_to_pinhole`: translation (*b 3) metres → (scale (*b) pixels per metre, wrist (*b 2) pixels)."""
+    translation = _floating(translation)
+    scale = _like(focal, translation) / translation[..., 2]
+    return scale, translation[..., :2] * scale[..., None] + _like(center, translation)
+
+
+def to_metric(points: Array, translation: Array) -> Array:
+    """Root-relative points (*b N 3) → camera frame, metres: the wrist's position (*b 3) is added."""
+    points = _floating(points)
+    return points + _like(translation, points)[..., None, :]
+
+
+def to_root_relative(points: Array, root: int = 0) -> tuple[Array, Array]:
+    """Camera-frame points (*b N 3) → (relative to point number `root`, that point (*b 3)): `to_metric` undone."""
+    points = _floating(points)
+    origin = points[..., root, :]
+    return points - origin[..., None, :], origin

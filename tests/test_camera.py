@@ -1,0 +1,191 @@
+"""Cameras and frames: round trips, the two projections' agreement at the wrist, pixels that land where they should."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from densehand import camera
+from densehand.camera import Crop, crop_image
+from densehand.errors import InputError
+
+pixel = st.floats(-5000, 5000)
+length = st.floats(0.01, 5000)
+crops = st.builds(Crop, st.tuples(pixel, pixel), length, st.booleans())
+
+
+@settings(max_examples=60, deadline=None)
+@given(crops, st.lists(st.tuples(pixel, pixel, pixel), min_size=1, max_size=5))
+def test_crop_round_trip(crop: Crop, points: list) -> None:
+    for dims in (2, 3):
+        array = np.array(points)[:, :dims]
+        np.testing.assert_allclose(crop.to_image(crop.to_crop(array)), array, atol=1e-8)
+        tensor = torch.from_numpy(array)
+        torch.testing.assert_close(crop.to_image(crop.to_crop(tensor)), tensor, atol=1e-8, rtol=0)
+        np.testing.assert_array_equal(crop.to_crop(tensor).numpy(), crop.to_crop(array))
+
+
+@settings(max_examples=60, deadline=None)
+@given(crops, st.tuples(pixel, pixel), st.integers(1, 512))
+def test_affines_agree_with_to_crop(crop: Crop, point: tuple, size: int) -> None:
+    homogeneous = np.array([*point, 1.0])
+    unit = crop.image_to_crop_affine() @ homogeneous
+    np.testing.assert_allclose(unit, crop.to_crop(np.array(point)), rtol=1e-9, atol=1e-9 * 5000 / crop.half_side)
+    inside = crop.image_to_crop_affine(size) @ homogeneous
+    np.testing.assert_allclose(inside, (unit + 1) * size / 2, rtol=1e-9, atol=1e-8 * size * 5000 / crop.half_side)
+    for n in (None, size):
+        there, back = (np.vstack([m(n), [0, 0, 1]]) for m in (crop.image_to_crop_affine, crop.crop_to_image_affine))
+        np.testing.assert_allclose(there @ back, np.eye(3), atol=1e-9 * max(1, size * 5000 / crop.half_side))
+
+
+def test_from_box_follows_the_convention() -> None:
+    crop = Crop.from_box([10, 20, 50, 40])
+    assert crop.center == (30, 30) and crop.half_side == 30 and not crop.mirrored
+    np.testing.assert_allclose(crop.to_crop(np.array([[0, 0], [60, 60], [30, 30]])), [[-1, -1], [1, 1], [0, 0]])
+    mirrored = Crop.from_box(np.array([10, 20, 50, 40]), mirrored=True)
+    np.testing.assert_allclose(mirrored.to_crop(np.array([[0, 0], [60, 60]])), [[1, -1], [-1, 1]])
+    assert Crop.from_box([0, 0, 4, 0]).half_side == 3  # a flat box still has a larger side
+
+
+@pytest.mark.parametrize("box", [[1, 1, 1, 1], [5, 0, 1, 9], [0, 0, 1], [0, 0, np.nan, 1], [0, 0, np.inf, 1]])
+def test_bad_boxes_are_refused(box: list) -> None:
+    with pytest.raises(InputError, match="box"):
+        Crop.from_box(box)
+
+
+@pytest.mark.parametrize("half", [0.0, -1.0, float("nan"), float("inf")])
+def test_bad_crops_are_refused(half: float) -> None:
+    with pytest.raises(InputError, match="half the side"):
+        Crop((0, 0), half)
+
+
+def test_crop_image_copies_whole_pixels() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    crop = Crop((20, 18), 8)
+    np.testing.assert_array_equal(crop_image(image, crop, 16), image[10:26, 12:28])
+    np.testing.assert_array_equal(crop_image(image, Crop((20, 18), 8, True), 16), image[10:26, 12:28][:, ::-1])
+
+
+def test_crop_image_averages_when_it_minifies() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    for factor in (2, 3, 8):
+        crop = Crop((48, 48), 48)
+        expected = cv2.resize(image, (96 // factor, 96 // factor), interpolation=cv2.INTER_AREA)
+        assert np.abs(crop_image(image, crop, 96 // factor).astype(int) - expected).max() <= 1
+
+
+def test_crop_image_does_not_alias() -> None:
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[:, ::2] = 255  # a plain bilinear warp would show beats instead of grey
+    for half in (110.3, 150.7, 199.0):
+        patch = crop_image(stripes, Crop((200.2, 199.4), half), 48)[2:-2, 2:-2].astype(int)
+        assert np.abs(patch - 128).max() < 24
+
+
+def test_crop_image_puts_points_where_to_crop_says() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        x, y = rng.uniform(60, 140, 2)
+        rows, columns = np.mgrid[0:200, 0:200] + 0.5
+        blob = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2))
+        image = np.repeat(blob[..., None], 3, axis=2).round().astype(np.uint8)
+        crop = Crop(tuple(rng.uniform(90, 110, 2)), rng.uniform(60, 120), bool(rng.integers(2)))
+        size = int(rng.integers(40, 260))
+        patch = crop_image(image, crop, size)[..., 0].astype(float)
+        rows, columns = np.mgrid[0:size, 0:size] + 0.5
+        found = np.array([(patch * columns).sum(), (patch * rows).sum()]) / patch.sum()
+        np.testing.assert_allclose(found, (crop.to_crop(np.array([x, y])) + 1) * size / 2, atol=0.08)
+
+
+def test_crop_image_outside_and_borders() -> None:
+    image = np.full((30, 20, 3), 200, np.uint8)
+    assert crop_image(image, Crop((500, 500), 10), 8).max() == 0
+    assert crop_image(image, Crop((500, 500), 10), 8, border="replicate").min() == 200
+    assert crop_image(image, Crop((10, 15), 200), 16, border="replicate").min() == 200
+    half = crop_image(image, Crop((0, 15), 8), 16)[..., 0]
+    assert half[:, :7].max() == 0 and half[:, 9:].min() == 200
+    tiny = crop_image(image, Crop((10, 15), 1e7), 64)  # far larger than the image: bounded memory
+    assert tiny.shape == (64, 64, 3)
+    with pytest.raises(InputError):
+        crop_image(image[..., 0], Crop((0, 0), 1), 8)
+    with pytest.raises(InputError):
+        crop_image(image[:0], Crop((0, 0), 1), 8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(50, 20000), pixel, pixel, st.floats(100, 8000), st.floats(0, 4000), st.floats(0, 4000))
+def test_weak_and_pinhole_round_trip(scale: float, x: float, y: float, focal: float, cx: float, cy: float) -> None:
+    wrist, center = np.array([x, y]), np.array([cx, cy])
+    translation = camera.weak_to_pinhole(scale, wrist, focal, center)
+    assert translation.shape == (3,) and translation[2] > 0
+    back_scale, back_wrist = camera.pinhole_to_weak(translation, focal, center)
+    np.testing.assert_allclose(back_scale, scale, rtol=1e-12)
+    np.testing.assert_allclose(back_wrist, wrist, atol=1e-8)
+    projected = camera.project_pinhole(np.zeros((1, 3)), translation, focal, center)
+    np.testing.assert_allclose(projected[0], wrist, atol=1e-8)
+    np.testing.assert_allclose(camera.depth_to_scale(camera.scale_to_depth(scale, focal), focal), scale, rtol=1e-12)
+
+
+def test_weak_perspective_is_the_pinhole_linearised_in_depth() -> None:
+    # at the wrist's depth both cameras agree exactly; the error then grows linearly with |z| / distance
+    torch.manual_seed(0)
+    points = torch.randn(4, 21, 3, dtype=torch.float64) * 0.05
+    scale, wrist = torch.tensor([800.0, 1500, 3000, 500]).double(), torch.rand(4, 2).double() * 1000
+    focal, center = torch.tensor(1000.0).double(), torch.tensor([500.0, 400]).double()
+    translation = camera.weak_to_pinhole(scale, wrist, focal, center)
+    weak = camera.project_weak(points, scale, wrist)
+    flat = points * torch.tensor([1.0, 1, 0])
+    torch.testing.assert_close(camera.project_pinhole(flat, translation, focal, center), weak, atol=1e-9, rtol=0)
+    full = camera.project_pinhole(points, translation, focal, center)
+    bound = (weak - center).norm(dim=-1) * points[..., 2].abs() / (translation[:, None, 2] + points[..., 2]).abs()
+    assert ((full - weak).norm(dim=-1) <= bound + 1e-9).all() and (full - weak).norm(dim=-1).max() > 1
+
+
+def test_unproject_inverts_project() -> None:
+    torch.manual_seed(1)
+    points = torch.randn(3, 21, 3, dtype=torch.float64) * 0.05
+    translation = torch.tensor([[0.1, -0.05, 0.6]], dtype=torch.float64).expand(3, 3)
+    center = torch.tensor([320.0, 240.0], dtype=torch.float64)
+    pixels = camera.project_pinhole(points, translation, 550.0, center)
+    metric = camera.to_metric(points, translation)
+    torch.testing.assert_close(camera.unproject_pinhole(pixels, metric[..., 2], 550.0, center), metric)
+    relative, root = camera.to_root_relative(metric)
+    torch.testing.assert_close(camera.to_metric(relative, root), metric)
+    assert relative[:, 0].abs().max() == 0
+
+
+def test_points_behind_the_camera_have_no_image() -> None:
+    for kind in (np.asarray, torch.tensor):
+        pixels = camera.project_pinhole(kind([[0.0, 0.0, 0.0], [0.0, 0.0, -2.0]]), [0.0, 0.0, 1.0], 100.0, [5.0, 5.0])
+        assert pixels[0].tolist() == [5.0, 5.0] and np.isnan(np.asarray(pixels[1])).all()
+
+
+def test_cameras_are_differentiable() -> None:
+    torch.manual_seed(2)
+    points = (torch.randn(2, 3, 3, dtype=torch.float64) * 0.05).requires_grad_()
+    scale = torch.tensor([900.0, 1100.0], dtype=torch.float64, requires_grad=True)
+    wrist = torch.tensor([[10.0, 20.0], [300.0, 200.0]], dtype=torch.float64, requires_grad=True)
+
+    def chain(points, scale, wrist):
+        translation = camera.weak_to_pinhole(scale, wrist, 600.0, [160.0, 120.0])
+        pinhole = camera.project_pinhole(points, translation, 600.0, [160.0, 120.0])
+        return pinhole, camera.project_weak(points, scale, wrist)
+
+    assert torch.autograd.gradcheck(chain, (points, scale, wrist))
+
+
+def test_default_focal() -> None:
+    assert camera.default_focal(1920, 1080) == camera.default_focal(1080, 1920) == 0.85 * 1920
+    with pytest.raises(InputError):
+        camera.default_focal(0, 10)
+
+
+def test_float32_and_integers() -> None:
+    crop = Crop((10, 10), 5)
+    assert crop.to_crop(np.array([[1, 2]])).dtype == np.float64
+    assert crop.to_crop(np.array([[1, 2]], np.float32)).dtype == np.float32
+    assert crop.to_crop(torch.tensor([[1, 2]])).dtype == torch.float32
+    with pytest.raises(InputError):
+        crop.to_crop(np.zeros((2, 4)))
