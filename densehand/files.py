@@ -1,0 +1,61 @@
+"""Writing files whole or not at all, and preparing the folder they go to."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from densehand.errors import InputError
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it takes the place of `path`, on any failure it is removed.
+
+    The temporary file lies in the same folder (so that the last step is one rename within one file system) and keeps
+    the suffix (writers choose the format by it). A reader therefore never sees a half-written file under `path`.
+
+    Errors:
+        InputError: the folder is missing, full or may not be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".densehand-{secrets.token_hex(6)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({reason(error)}); choose another place or free it") from error
+    finally:
+        with suppress(OSError):  # after the rename there is nothing left to remove
+            temporary.unlink()
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all. Errors: see `write_atomically`."""
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def ensure_folder(path: str | Path) -> Path:
+    """Make the folder (and its parents) where missing, and prove that files can be made in it.
+
+    Errors:
+        InputError: it is a file, cannot be made, or may not be written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".densehand-{secrets.token_hex(6)}"
+        probe.touch()  # permission bits alone do not tell (read-only mounts, quotas, root)
+        probe.unlink()
+    except FileExistsError as error:
+        raise InputError(f"{path}: is a file, not a folder; choose another output folder") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot write there ({reason(error)}); choose another output folder") from error
+    return path
+
+
+def reason(error: OSError) -> str:
+    """What the operating system says, in lower case and without the path."""
+    return (error.strerror or str(error) or type(error).__name__).lower()
