@@ -1,0 +1,110 @@
+"""Light for synthetic hands: environments as nine spherical harmonics, and one lamp.
+
+Directions are unit vectors in camera axes (x right, y down, z forward). An environment's irradiance at a normal n is a quadratic
+polynomial in n (Ramamoorthi & Hanrahan, "An efficient representation for irradiance environment maps", SIGGRAPH 2001), so a
+matte surface costs nine multiplications a pixel. Brightness is relative: the mean irradiance of an environment is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+# cosine-lobe attenuation of bands 0, 1, 2, divided by pi: a white matte surface then shows the irradiance itself
+_BAND_GAIN = np.array([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
+
+
+def _basis(x, y, z) -> list:  # type: ignore[no-untyped-def]
+    """The nine real spherical harmonics of bands 0 to 2 at (x, y, z), numpy or torch."""
+    return [
+        0.282095 + 0.0 * x,
+        0.488603 * y,
+        0.488603 * z,
+        0.488603 * x,
+        1.092548 * x * y,
+        1.092548 * y * z,
+        0.315392 * (3.0 * z * z - 1.0),
+        1.092548 * x * z,
+        0.546274 * (x * x - y * y),
+    ]
+
+
+def harmonics(normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 9"]:
+    """Real spherical harmonics of bands 0 to 2 at unit vectors."""
+    return torch.stack(_basis(*normals.unbind(-1)), dim=-1)
+
+
+def irradiance_coefficients(radiance: Float[np.ndarray, "h w 3"], clip: float = 30.0) -> Float[np.ndarray, "9 3"]:
+    """Nine irradiance coefficients per channel of an equirectangular map (first row up = camera −y), mean luminance 1.
+
+    `clip` times the mean radiance is the most a texel may count: a bare sun would make the quadratic ring below zero.
+    """
+    if radiance.ndim != 3 or radiance.shape[-1] != 3:
+        raise ValueError(f"expected an H×W×3 radiance map, got {radiance.shape}")
+    height, width = radiance.shape[:2]
+    radiance = np.minimum(np.nan_to_num(radiance, posinf=6e4), clip * radiance.mean())
+    theta = (np.arange(height) + 0.5) / height * np.pi
+    phi = (np.arange(width) + 0.5) / width * 2.0 * np.pi
+    theta, phi = np.meshgrid(theta, phi, indexing="ij")
+    x, y, z = np.sin(theta) * np.sin(phi), -np.cos(theta), np.sin(theta) * np.cos(phi)
+    area = np.sin(theta) * (np.pi / height) * (2.0 * np.pi / width)
+    basis = np.stack(_basis(x, y, z), axis=-1)
+    coefficients = np.einsum("hwk,hwc,hw->kc", basis, radiance, area) * _BAND_GAIN[:, None]
+    mean_luminance = coefficients[0] @ np.array(LUMINANCE) * 0.282095
+    return coefficients / mean_luminance
+
+
+def load_environments(device: torch.device | str = "cpu") -> Float[Tensor, "n 9 3"]:
+    """The packaged environments (CC0), as irradiance coefficients with mean luminance 1."""
+    path = resources.files("densehand.synth") / "assets" / "environments.npz"
+    with path.open("rb") as file, np.load(file) as data:
+        return torch.from_numpy(data["coefficients"]).to(device)
+
+
+@dataclass
+class Lights:
+    """Light of n pictures: `environment` (n,9,3), the `turn` (n,3,3) camera → environment axes, and a lamp with `lamp_direction`
+    (n,3, unit, towards the lamp) and `lamp_colour` (n,3, irradiance on a facing surface)."""
+
+    environment: Float[Tensor, "n 9 3"]
+    turn: Float[Tensor, "n 3 3"]
+    lamp_direction: Float[Tensor, "n 3"]
+    lamp_colour: Float[Tensor, "n 3"]
+
+
+def warmth_to_colour(warmth: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
+    """A light's tint, −1 (blue sky) to 1 (candle), luminance about 1."""
+    return torch.stack([1.0 + 0.35 * warmth, 1.0 - 0.02 * warmth, 1.0 - 0.45 * warmth], dim=-1)
+
+
+def sample_lights(environments: Float[Tensor, "m 9 3"], n: int, generator: torch.Generator) -> Lights:
+    """Draw n lights: two environments mixed, turned about the vertical and tilted, and a lamp mostly from above and the front."""
+    device = environments.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    def gauss(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device)
+
+    first, second = (torch.randint(len(environments), (n,), generator=generator, device=device) for _ in range(2))
+    mix = (uniform(n, 1, 1) * 1.6 - 0.8).clamp(0.0, 1.0)
+    environment = torch.lerp(environments[first], environments[second], mix)
+    # half of the rooms are greyer than the maps, which are mostly strongly tinted
+    grey = environment @ environment.new_tensor(LUMINANCE)
+    environment = torch.lerp(environment, grey[..., None].expand_as(environment), uniform(n, 1, 1) * 0.9)
+    yaw = uniform(n) * (2.0 * torch.pi)
+    forward = normalize(torch.stack([yaw.sin(), gauss(n) * 0.35, yaw.cos()], dim=-1), dim=-1)
+    up = torch.stack([gauss(n) * 0.35, -torch.ones(n, device=device), gauss(n) * 0.35], dim=-1)
+    right = normalize(torch.linalg.cross(-up, forward), dim=-1)
+    turn = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-2)
+    lamp = gauss(n, 3) + torch.tensor([0.0, -0.7, -0.7], device=device)
+    strength = uniform(n, 1).pow(1.5) * 2.2 * (uniform(n, 1) < 0.85)
+    return Lights(environment, turn, normalize(lamp, dim=-1), strength * warmth_to_colour(gauss(n) * 0.35))
