@@ -1,0 +1,102 @@
+"""DHPE: the whole chain from a crop to mesh parameters, skeleton and mask (paper, section 3; Fig. 2)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from densehand.errors import InputError
+from densehand.network.config import DHPEConfig
+from densehand.network.evidence import EvidenceNet
+from densehand.network.mesh import MeshParameters, MeshRegressor, decode, place
+
+
+@dataclass
+class Estimate:
+    """Everything DHPE says about a batch of crops; crop units are ±1 at the crop's edges, x right, y down, z forward."""
+
+    features: Float[Tensor, "b d"]  # F
+    heatmaps: Float[Tensor, "b 21 32 32"]  # H: probabilities (softmax) or regressed Gaussians (linear)
+    heatmap_logits: list[Float[Tensor, "b 21 32 32"]]  # by stage, for supervision; raw maps where linear
+    mask_logits: Float[Tensor, "b 32 32"]  # foreground, last stage
+    stage_mask_logits: list[Float[Tensor, "b 32 32"]]  # by stage
+    keypoints: list[Float[Tensor, "b 21 2"]]  # j0 (heat maps) … j3 (refined), crop units
+    parameters: list[Float[Tensor, "b 63"]]  # h0 … h3
+    skeletons: list[Float[Tensor, "b 21 3"]]  # y1 … y3, crop units
+    keypoint_confidence: Float[Tensor, "b 21"]  # in [0, 1]
+    side_logit: Float[Tensor, "b"]  # > 0: the crop shows a right hand
+    hand_logit: Float[Tensor, "b"]  # > 0: the crop shows a hand at all
+
+    @property
+    def mesh_parameters(self) -> MeshParameters:
+        """The last h, decoded."""
+        return decode(self.parameters[-1])
+
+
+class DHPE(nn.Module):
+    """The estimator of a configuration with a hand model (:class:`densehand.hand.HandModel`).
+
+    ``forward(images)``: (B, 3, S, S) RGB in [0, 1], S a multiple of 32 (224 is the paper's) → :class:`Estimate`. Works under
+    ``torch.autocast``: convolutions run in the lower precision, everything from F and the heat maps on in float32.
+    """
+
+    def __init__(self, config: DHPEConfig, hand: nn.Module):
+        super().__init__()
+        self.config = config
+        self.hand = hand
+        self.evidence = EvidenceNet(config)
+        width = self.evidence.trunk.width
+        self.regressor = MeshRegressor(width, config.iterations, config.dropout)
+        self.side_head = nn.Linear(width, 1)
+        self.hand_head = nn.Linear(width, 1)
+        for head in (self.side_head, self.hand_head):
+            nn.init.normal_(head.weight, std=0.01)
+            nn.init.zeros_(head.bias)
+
+    def extract_features(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
+        """f_Feat alone: F of the crops (for L_Feat and the testing refinement)."""
+        self._check(images)
+        return self.evidence.extract_features(images)
+
+    def forward(self, images: Float[Tensor, "b 3 s s"]) -> Estimate:
+        self._check(images)
+        evidence = self.evidence(images)
+        with torch.autocast(images.device.type, enabled=False):  # radians and crop units need float32
+            keypoints, parameters, skeletons = self.regressor(self.hand, evidence.features, evidence.keypoints)
+            side_logit = self.side_head(evidence.features)[:, 0]
+            hand_logit = self.hand_head(evidence.features)[:, 0]
+        return Estimate(
+            features=evidence.features,
+            heatmaps=evidence.heatmaps,
+            heatmap_logits=evidence.heatmap_logits,
+            mask_logits=evidence.stage_mask_logits[-1],
+            stage_mask_logits=evidence.stage_mask_logits,
+            keypoints=keypoints,
+            parameters=parameters,
+            skeletons=skeletons,
+            keypoint_confidence=evidence.confidence,
+            side_logit=side_logit,
+            hand_logit=hand_logit,
+        )
+
+    def mesh(self, h: Estimate | Float[Tensor, "*b 63"]) -> tuple[Float[Tensor, "*b V 3"], Float[Tensor, "*b 21 3"]]:
+        """Vertices and keypoints of h (of an estimate: its last h), both in crop units."""
+        parameters = decode(h.parameters[-1] if isinstance(h, Estimate) else h)
+        vertices, joints = self.hand(parameters.pose, parameters.shape, parameters.rotation)
+        return place(parameters, vertices), place(parameters, joints)
+
+    def render_mask(self, h: Estimate | Float[Tensor, "*b 63"], size: int) -> Float[Tensor, "*b size size"]:
+        """f_Ren: the silhouette of h in a crop of ``size`` pixels, in [0, 1], differentiable in h."""
+        from densehand.render import silhouette
+
+        vertices, _ = self.mesh(h)
+        # crop units → pixels; z is scaled alike, so that the mesh keeps its proportions
+        pixels = (vertices + vertices.new_tensor([1.0, 1.0, 0.0])) * (size / 2)
+        return silhouette(pixels, self.hand.faces, (size, size))
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or images.shape[2] % 32:
+            raise InputError(
+                f"crops of shape {tuple(images.shape)} cannot be estimated; give (batch, 3, S, S) with S a multiple of 32"
+            )
