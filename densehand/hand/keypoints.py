@@ -1,0 +1,83 @@
+"""The 21 keypoints of a hand, their names and bones, and the orders other datasets list them in.
+
+The house order (spec section 1, also FreiHAND's, HO-3D's evaluation order and OpenPose's): wrist, then thumb, index,
+middle, ring, little, each from the palm to the tip.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+FINGERS: tuple[str, ...] = ("thumb", "index", "middle", "ring", "little")
+
+KEYPOINT_NAMES: tuple[str, ...] = (
+    "wrist",
+    "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip",
+    "index_mcp", "index_pip", "index_dip", "index_tip",
+    "middle_mcp", "middle_pip", "middle_dip", "middle_tip",
+    "ring_mcp", "ring_pip", "ring_dip", "ring_tip",
+    "little_mcp", "little_pip", "little_dip", "little_tip",
+)  # fmt: skip
+
+FINGERTIPS: tuple[int, ...] = (4, 8, 12, 16, 20)
+"""Keypoint index of each finger's tip, in the order of `FINGERS`."""
+
+KNUCKLES: tuple[int, ...] = (1, 5, 9, 13, 17)
+"""Keypoint index of each finger's first joint (thumb: CMC, others: MCP), in the order of `FINGERS`."""
+
+KEYPOINT_PARENTS: tuple[int, ...] = (-1, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19)
+
+BONES: tuple[tuple[int, int], ...] = tuple((parent, child) for child, parent in enumerate(KEYPOINT_PARENTS) if child)
+"""The 20 (parent, child) pairs of keypoints."""
+
+JOINT_PARENTS: tuple[int, ...] = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+"""Parents in MANO's 16-joint tree: wrist 0, index 1-3, middle 4-6, little 7-9, ring 10-12, thumb 13-15."""
+
+JOINT_NAMES: tuple[str, ...] = (
+    "wrist",
+    "index_mcp", "index_pip", "index_dip",
+    "middle_mcp", "middle_pip", "middle_dip",
+    "little_mcp", "little_pip", "little_dip",
+    "ring_mcp", "ring_pip", "ring_dip",
+    "thumb_cmc", "thumb_mcp", "thumb_ip",
+)  # fmt: skip
+
+KEYPOINT_SOURCE: tuple[int, ...] = (
+    0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20,
+)  # fmt: skip
+"""Where keypoint i comes from: an index into [16 joints in MANO's order, 5 tips in the order of `FINGERS`]."""
+
+# For each dataset: its k-th keypoint is house keypoint ORDERS[name][k].
+_TIPS_FIRST = (0, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17)
+ORDERS: dict[str, tuple[int, ...]] = {
+    "densehand": tuple(range(21)),
+    "openpose": tuple(range(21)),
+    "freihand": tuple(range(21)),
+    "mediapipe": tuple(range(21)),
+    "coco_wholebody": tuple(range(21)),
+    # RHD lists every finger from the tip to the palm.
+    "rhd": _TIPS_FIRST,
+    # STB: palm centre first (its 0th point is not the wrist), then little to thumb, palm to tip.
+    "stb": (0, 17, 18, 19, 20, 13, 14, 15, 16, 9, 10, 11, 12, 5, 6, 7, 8, 1, 2, 3, 4),
+    # HO-3D (and MANO's joints with the tips appended): MANO's 16 joints, then thumb, index, middle, ring, little tip.
+    "ho3d": (0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3, 4, 8, 12, 16, 20),
+    # InterHand2.6M: thumb to little, each tip to palm, the wrist last.
+    "interhand": (4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17, 0),
+}
+
+
+def to_house_order(points: np.ndarray, order: str) -> np.ndarray:
+    """Points (..., 21, C) listed in another dataset's `order` → the house order.
+
+    Raises KeyError naming the known orders.
+    """
+    if order not in ORDERS:
+        raise KeyError(f"unknown keypoint order {order!r}; known: {', '.join(sorted(ORDERS))}")
+    return points[..., np.argsort(ORDERS[order]), :]
+
+
+def from_house_order(points: np.ndarray, order: str) -> np.ndarray:
+    """Inverse of `to_house_order`."""
+    if order not in ORDERS:
+        raise KeyError(f"unknown keypoint order {order!r}; known: {', '.join(sorted(ORDERS))}")
+    return points[..., list(ORDERS[order]), :]
