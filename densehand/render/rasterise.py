@@ -1,15 +1,14 @@
 """Hard visibility: which face each pixel's centre sees, at what depth and where on the face.
 
-Every face's box of pixels is tested at once: faces are grouped by the size of their box, so that a group is one dense
-(faces, k, k) block of edge tests; boxes above `TILE` pixels are cut into tiles, and tiles the triangle misses are dropped first.
-Time and memory therefore grow with the pixels covered, not with faces × pixels. The nearest hit is a minimum over integers
-that carry the depth in their upper and the face in their lower half: independent of the order, hence deterministic, on every
-device.
+Scan conversion, all faces at once: a face is cut at its middle corner into two trapezia, these into rows, and the rows into
+pixels, each step one flat list. No pixel is tested that is not covered, so that time and memory grow with the pixels
+covered (times the layers), not with faces × pixels. An edge is always evaluated from its upper end, so both its faces see
+the same crossing: no cracks and no pixel twice. The nearest hit is a minimum over integers that carry the depth in their
+upper and the face in their lower half: independent of the order, hence deterministic on every device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,9 +20,7 @@ from densehand.errors import InputError
 __all__ = ["Cull", "Fragments", "interpolate", "interpolate_vertices", "rasterise"]
 
 Cull = Literal["none", "back", "front"]
-TILE = 16
-_GROUPS = (1, 2, 3, 4, 6, 8, 12, TILE)
-_CANDIDATES = 1 << 22  # tests held at a time
+_HITS = 1 << 23  # hits held at a time
 _EMPTY = torch.iinfo(torch.int64).max
 
 
@@ -48,13 +45,14 @@ class Fragments(NamedTuple):
         return self.face_index >= 0
 
 
-class _Setup(NamedTuple):
-    """Faces that can cover a pixel centre: weights of corners 1 and 2 as affine functions over the face's pixel box."""
+class _Rows(NamedTuple):
+    """Rows of pixels inside faces, (n) each."""
 
-    index: Tensor  # (n) picture · F + face
-    corner: Tensor  # (n 2) first column and row of the box
-    extent: Tensor  # (n 2) columns and rows of the box
-    weights: Tensor  # (n 6) w1, w2 at the first pixel's centre; their steps along x; their steps along y
+    face: Tensor  # int64
+    first: Tensor  # int64, the first pixel's place among all pictures' pixels
+    count: Tensor  # int64, pixels, positive
+    depth: Tensor  # z at the first pixel's centre
+    slope: Tensor  # dz/dx
 
 
 def rasterise(
@@ -88,19 +86,15 @@ def rasterise(
     flat = vertices.reshape(-1, *vertices.shape[-2:])
     with torch.no_grad():
         winner = _nearest(flat.detach(), faces, height, width, cull, near)
-        covered = (winner >= 0).nonzero().squeeze(1)
-        seen = winner[covered]
-    picture, face = covered // (height * width), seen % max(faces.shape[0], 1)
-    winner = torch.where(winner >= 0, winner % max(faces.shape[0], 1), winner)
-    corners = flat.reshape(-1, 3)[faces[face] + (picture * flat.shape[1])[:, None]]
-    column, row = covered % width, covered // width % height
-    weights = _barycentric(corners[..., :2], torch.stack([column, row], dim=1).to(flat.dtype) + 0.5)
-    z = (weights * corners[..., 2]).sum(dim=1)
-    pixels = flat.shape[0] * height * width
-    depth = flat.new_full((pixels,), torch.inf).index_put((covered,), z)
-    barycentric = flat.new_zeros((pixels, 3)).index_put((covered,), weights)
+        picture, row, column = (winner >= 0).view(-1, height, width).nonzero().unbind(dim=1)
+        covered = (picture * height + row) * width + column
+        corners = faces.index_select(0, winner.index_select(0, covered)) + (picture * flat.shape[1])[:, None]
+    x, y, z = (axis.index_select(0, corners.reshape(-1)).view(-1, 3) for axis in flat.reshape(-1, 3).unbind(dim=1))
+    weights = _barycentric(x, y, column.to(flat.dtype) + 0.5, row.to(flat.dtype) + 0.5)
+    depth = flat.new_full(winner.shape, torch.inf).index_put((covered,), (weights * z).sum(dim=1))
+    barycentric = flat.new_zeros((*winner.shape, 3)).index_put((covered,), weights)
     shape = (*batch, height, width)
-    return Fragments(winner.reshape(shape), depth.reshape(shape), barycentric.reshape(*shape, 3), covered)
+    return Fragments(winner.view(shape), depth.view(shape), barycentric.view(*shape, 3), covered)
 
 
 def interpolate(
@@ -152,33 +146,43 @@ def _check(vertices: Tensor, faces: Tensor, size: tuple[int, int]) -> None:
         raise InputError(f"a face names a vertex that is not among the {vertices.shape[-2]}")
 
 
-def _barycentric(corners: Float[Tensor, "n 3 2"], points: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
-    (x0, y0), (x1, y1), (x2, y2) = (corners[:, k].unbind(dim=1) for k in range(3))
-    px, py = points.unbind(dim=1)
-    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    # from one corner, as in the visibility test: the three weights then sum to one also on slivers
-    w1 = ((px - x0) * (y2 - y0) - (x2 - x0) * (py - y0)) / area
-    w2 = ((x1 - x0) * (py - y0) - (px - x0) * (y1 - y0)) / area
+def _barycentric(x: Float[Tensor, "n 3"], y: Float[Tensor, "n 3"], px: Tensor, py: Tensor) -> Float[Tensor, "n 3"]:
+    x0, y0 = x[:, 0], y[:, 0]
+    ax, ay, bx, by = x[:, 1] - x0, y[:, 1] - y0, x[:, 2] - x0, y[:, 2] - y0
+    px, py, area = px - x0, py - y0, ax * by - bx * ay
+    w1, w2 = (px * by - bx * py) / area, (ax * py - px * ay) / area
     return torch.stack([1 - w1 - w2, w1, w2], dim=1)
 
 
 def _nearest(
     vertices: Float[Tensor, "B V 3"], faces: Tensor, height: int, width: int, cull: Cull, near: float | None
 ) -> Int[Tensor, " B*H*W"]:
-    """Picture · F + face of the nearest face at each pixel, -1 where there is none."""
-    count = faces.shape[0]
-    setup, z = _set_up(vertices, faces, height, width, cull, near)
-    winner = torch.full((vertices.shape[0] * height * width,), _EMPTY, dtype=torch.int64, device=vertices.device)
-    for owner, column, row, w1, w2 in _hits(setup):
-        za, zb, zc = z[owner].unbind(dim=1)
-        depth = za + w1 * (zb - za) + w2 * (zc - za)
-        # slivers may extrapolate: no point of a face lies outside its corners' depths
-        depth = torch.minimum(torch.maximum(depth, torch.minimum(torch.minimum(za, zb), zc)), torch.maximum(za, zb).maximum(zc))
-        index = setup.index[owner]
-        picture = index // count
-        pixel = (picture * height + row) * width + column
-        winner.scatter_reduce_(0, pixel, (_ordered(depth) << 32) | index, "amin")
+    """Number of the nearest face at each pixel, -1 where there is none."""
+    pixels = vertices.shape[0] * height * width
+    winner = torch.full((pixels,), _EMPTY, dtype=torch.int64, device=vertices.device)
+    rows = _rows(vertices, faces, height, width, cull, near)
+    total = rows.count.cumsum(0)
+    for low, high in _portions(total):
+        count = rows.count[low:high]
+        hits = int(total[high - 1] - total[low] + count[0])
+        counter = torch.arange(hits, device=count.device)
+        row = torch.repeat_interleave(torch.arange(low, high, device=count.device), count, output_size=hits)
+        along = counter - (total - rows.count - (total[low] - count[0])).index_select(0, row)
+        depth = rows.depth.index_select(0, row) + rows.slope.index_select(0, row) * along.to(rows.depth.dtype)
+        key = (_ordered(depth) << 32) | rows.face.index_select(0, row)
+        winner.scatter_reduce_(0, rows.first.index_select(0, row) + along, key, "amin")
     return torch.where(winner == _EMPTY, -1, winner & 0xFFFFFFFF)
+
+
+def _portions(total: Tensor) -> list[tuple[int, int]]:
+    """Rows in stretches of about `_HITS` pixels, so that stacks of large faces do not exhaust the memory."""
+    if total.numel() == 0:
+        return []
+    if int(total[-1]) <= _HITS:
+        return [(0, total.numel())]
+    bounds = torch.arange(_HITS, int(total[-1]), _HITS, device=total.device)
+    ends = [0, *torch.unique(torch.searchsorted(total, bounds) + 1).tolist(), total.numel()]
+    return [(low, high) for low, high in zip(ends[:-1], ends[1:], strict=True) if low < high]
 
 
 def _ordered(depth: Tensor) -> Int[Tensor, " n"]:
@@ -187,107 +191,81 @@ def _ordered(depth: Tensor) -> Int[Tensor, " n"]:
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64)
 
 
-def _set_up(
-    vertices: Tensor, faces: Tensor, height: int, width: int, cull: Cull, near: float | None
-) -> tuple[_Setup, Float[Tensor, "n 3"]]:
-    corners = vertices.unbind(dim=2)
-    (x0, x1, x2), (y0, y1, y2), (z0, z1, z2) = (
-        [axis.index_select(1, faces[:, k]).reshape(-1) for k in range(3)] for axis in corners
-    )
-    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    # the pixels whose centres the box holds: ceil(min - ½) … floor(max - ½)
-    left = (torch.minimum(torch.minimum(x0, x1), x2) - 0.5).ceil().clamp(min=0)
-    right = (torch.maximum(torch.maximum(x0, x1), x2) - 0.5).floor().clamp(max=width - 1)
-    top = (torch.minimum(torch.minimum(y0, y1), y2) - 0.5).ceil().clamp(min=0)
-    bottom = (torch.maximum(torch.maximum(y0, y1), y2) - 0.5).floor().clamp(max=height - 1)
-    # comparisons with NaN are false, so faces that are not finite fall out here
-    keep = (left <= right) & (top <= bottom) & ((z0 + z1 + z2).abs() < torch.inf)
+def _rows(
+    vertices: Float[Tensor, "B V 3"], faces: Tensor, height: int, width: int, cull: Cull, near: float | None
+) -> _Rows:
+    half_picture, half_face, half_first, half_count, long, short = _trapezia(vertices, faces, height, cull, near)
+    total = int(half_count.sum())
+    device = vertices.device
+    half = torch.repeat_interleave(torch.arange(half_count.numel(), device=device), half_count, output_size=total)
+    start = half_first - (half_count.cumsum(0) - half_count)
+    row = start.index_select(0, half) + torch.arange(total, device=device)
+    y = row.to(vertices.dtype) + 0.5
+    xa, za = _crossing(long, half, y)
+    xb, zb = _crossing(short, half, y)
+    left, right = torch.minimum(xa, xb), torch.maximum(xa, xb)
+    # pixel centres in [left, right)
+    first = (left - 0.5).ceil_().clamp_(0, width)
+    count = (right - 0.5).ceil_().clamp_(0, width) - first
+    some = (count > 0).nonzero().squeeze(1)
+    half, row, first, count = (v.index_select(0, some) for v in (half, row, first, count))
+    xa, xb, za, zb = (v.index_select(0, some) for v in (xa, xb, za, zb))
+    slope = (zb - za) / (xb - xa)
+    place = (half_picture.index_select(0, half) * height + row) * width + first.to(torch.int64)
+    face = half_face.index_select(0, half)
+    return _Rows(face, place, count.to(torch.int64), za + slope * (first + 0.5 - xa), slope)
+
+
+def _crossing(edge: tuple[Tensor, ...], half: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """x and z at which the edge of each half face crosses the height y."""
+    x0, y0, z0, x_slope, z_slope = (v.index_select(0, half) for v in edge)
+    down = y - y0
+    return x0 + down * x_slope, z0 + down * z_slope
+
+
+def _trapezia(
+    vertices: Tensor, faces: Tensor, height: int, cull: Cull, near: float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Upper and lower halves of the faces to draw, split at the middle corner: (picture, face, first row, rows, long edge,
+    short edge); an edge is (x, y, z) of its upper end, dx/dy and dz/dy."""
+    corners = faces.T.reshape(-1)
+    x, y, z = (axis.index_select(1, corners).view(vertices.shape[0], 3, -1) for axis in vertices.unbind(dim=2))
+    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
     size = area.abs() if cull == "none" else (-area if cull == "back" else area)
-    keep &= (size > 0) & (size < torch.inf)
+    # comparisons with NaN are false, so that faces which are not finite fall out here
+    keep = (size > 0) & (size < torch.inf) & (z.sum(dim=1).abs() < torch.inf)
     if near is not None:
-        keep &= torch.minimum(torch.minimum(z0, z1), z2) > near
-    index = keep.nonzero().squeeze(1)
-    columns = torch.stack([x0, y0, x1, y1, x2, y2, area, left, right, top, bottom, z0, z1, z2])[:, index]
-    x0, y0, x1, y1, x2, y2, area, left, right, top, bottom = columns[:11].unbind(dim=0)
-    px, py = left + 0.5 - x0, top + 0.5 - y0
-    ax, ay, bx, by = (x1 - x0) / area, (y1 - y0) / area, (x2 - x0) / area, (y2 - y0) / area
-    weights = torch.stack([px * by - bx * py, ax * py - px * ay, by, -ay, -bx, ax], dim=1)
-    corner = torch.stack([left, top], dim=1).to(torch.int64)
-    extent = torch.stack([right - left, bottom - top], dim=1).to(torch.int64) + 1
-    return _Setup(index, corner, extent, weights), columns[11:].T.contiguous()
+        keep &= z.amin(dim=1) > near
+    low, high = _centre_row(y.amin(dim=1), height), _centre_row(y.amax(dim=1), height)
+    keep &= low < high
+    picture, face = keep.nonzero().unbind(dim=1)
+    chosen = picture * (3 * faces.shape[0]) + face
+    corner = [[axis.reshape(-1).index_select(0, chosen + k * faces.shape[0]) for axis in (x, y, z)] for k in range(3)]
+    for i, j in ((0, 1), (1, 2), (0, 1)):  # corners from top to bottom
+        swap = corner[i][1] > corner[j][1]
+        for axis in range(3):
+            a, b = corner[i][axis], corner[j][axis]
+            corner[i][axis], corner[j][axis] = torch.where(swap, b, a), torch.where(swap, a, b)
+    top, middle, bottom = corner
+    rows = [_centre_row(c[1], height).to(torch.int64) for c in corner]
+    long = _edge(top, bottom)
+    upper, lower = _edge(top, middle), _edge(middle, bottom)
+    return (
+        picture.repeat(2),
+        face.repeat(2),
+        torch.cat(rows[:2]),
+        torch.cat([rows[1] - rows[0], rows[2] - rows[1]]),
+        tuple(v.repeat(2) for v in long),
+        tuple(torch.cat(pair) for pair in zip(upper, lower, strict=True)),
+    )
 
 
-def _hits(setup: _Setup) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """(face's place in the setup, column, row, w1, w2) of pixel centres within faces."""
-    longest = setup.extent.amax(dim=1)
-    smaller = 0
-    for k in _GROUPS:
-        chosen = ((longest > smaller) & (longest <= k)).nonzero().squeeze(1)
-        smaller = k
-        if chosen.numel():
-            yield from _test(chosen, setup.corner[chosen], setup.extent[chosen], setup.weights[chosen], k)
-    large = (longest > TILE).nonzero().squeeze(1)
-    for part in _split(large, setup.extent):
-        owner, corner, extent, weights = _tiles(part, setup)
-        yield from _test(owner, corner, extent, weights, TILE)
+def _centre_row(y: Tensor, height: int) -> Tensor:
+    """First row whose centre is at or below y."""
+    return (y - 0.5).ceil().clamp(0, height)
 
 
-def _split(large: Tensor, extent: Tensor) -> Iterator[Tensor]:
-    """Large faces in groups whose tiles together stay within bounds."""
-    if large.numel():
-        tiles = ((extent[large] + TILE - 1) // TILE).prod(dim=1)
-        group = tiles.cumsum(0) // (_CANDIDATES // 16)
-        yield from torch.split(large, torch.unique_consecutive(group, return_counts=True)[1].tolist())
-
-
-def _tiles(owner: Tensor, setup: _Setup) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The boxes of large faces cut into TILE × TILE tiles, without the tiles that lie wholly beyond one edge."""
-    across = (setup.extent[owner] + TILE - 1) // TILE
-    amount = across.prod(dim=1)
-    which = torch.repeat_interleave(torch.arange(owner.numel(), device=owner.device), amount)
-    place = torch.arange(which.numel(), device=owner.device) - (amount.cumsum(0) - amount)[which]
-    offset = torch.stack([place % across[which, 0], place // across[which, 0]], dim=1) * TILE
-    owner = owner[which]
-    weights = setup.weights[owner]
-    step = offset.to(weights.dtype)
-    first = weights[:, :2] + weights[:, 2:4] * step[:, :1] + weights[:, 4:] * step[:, 1:]
-    # highest value each weight reaches on the tile
-    rise = (weights[:, 2:4].clamp(min=0) + weights[:, 4:].clamp(min=0)) * (TILE - 1)
-    fall = (weights[:, 2:4].sum(1).clamp(max=0) + weights[:, 4:].sum(1).clamp(max=0)) * (TILE - 1)
-    tolerance = _tolerance(weights)
-    meets = ((first + rise) >= -tolerance).all(dim=1) & (first.sum(1) + fall <= 1 + tolerance)
-    weights = torch.cat([first, weights[:, 2:]], dim=1)[meets]
-    owner, offset = owner[meets], offset[meets]
-    return owner, setup.corner[owner] + offset, (setup.extent[owner] - offset).clamp(max=TILE), weights
-
-
-def _tolerance(weights: Tensor) -> float:
-    # closes the cracks that rounding opens between two faces at their common edge
-    return 32 * torch.finfo(weights.dtype).eps
-
-
-def _test(
-    owner: Tensor, corner: Tensor, extent: Tensor, weights: Tensor, k: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """Edge tests of every face at the k × k pixels from the corner of its box."""
-    tolerance = _tolerance(weights)
-    place = torch.arange(k, device=owner.device)
-    step = place.to(weights.dtype)
-    limit = max(_CANDIDATES // (k * k), 1)
-    for low in range(0, owner.numel(), limit):
-        part = slice(low, low + limit)
-        w, size = weights[part], extent[part]
-        w1 = ((w[:, 0, None] + w[:, 4, None] * step)[:, :, None] + (w[:, 2, None] * step)[:, None, :]).reshape(len(w), -1)
-        w2 = ((w[:, 1, None] + w[:, 5, None] * step)[:, :, None] + (w[:, 3, None] * step)[:, None, :]).reshape(len(w), -1)
-        inside = (torch.minimum(w1, w2) >= -tolerance) & (w1 + w2 <= 1 + tolerance)
-        inside &= ((place < size[:, 1, None])[:, :, None] & (place < size[:, 0, None])[:, None, :]).reshape(len(w), -1)
-        hit = inside.reshape(-1).nonzero().squeeze(1)
-        face, pixel = hit // (k * k), hit % (k * k)
-        start = corner[part][face]
-        yield (
-            owner[part][face],
-            start[:, 0] + pixel % k,
-            start[:, 1] + pixel // k,
-            w1.reshape(-1)[hit],
-            w2.reshape(-1)[hit],
-        )
+def _edge(start: list[Tensor], end: list[Tensor]) -> tuple[Tensor, ...]:
+    # a level edge meets no row or lies in one only by rounding; its slope is then never used beyond its ends
+    down = (end[1] - start[1]).clamp(min=torch.finfo(start[1].dtype).tiny)
+    return start[0], start[1], start[2], (end[0] - start[0]) / down, (end[2] - start[2]) / down
