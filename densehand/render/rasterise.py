@@ -1,14 +1,15 @@
 """Hard visibility: which face each pixel's centre sees, at what depth and where on the face.
 
-Scan conversion, all faces at once: a face is cut at its middle corner into two trapezia, these into rows, and the rows into
-pixels, each step one flat list. No pixel is tested that is not covered, so that time and memory grow with the pixels
-covered (times the layers), not with faces × pixels. An edge is always evaluated from its upper end, so both its faces see
-the same crossing: no cracks and no pixel twice. The nearest hit is a minimum over integers that carry the depth in their
-upper and the face in their lower half: independent of the order, hence deterministic on every device.
+Scan conversion, all faces at once: a face is cut at its middle corner into two trapezia, these into rows, and the rows
+into pixels, each step one flat list. No pixel is tested that is not covered, so that time and memory grow with the
+pixels covered (times the layers), not with faces × pixels. An edge is always evaluated from its upper end, so both its
+faces see the same crossing: no cracks and no pixel twice. The nearest hit is a minimum over integers that carry the
+depth in their upper and the face in their lower half: independent of the order, hence deterministic on every device.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -68,14 +69,15 @@ def rasterise(
     Args:
         vertices: x, y in pixels (continuous: the centre of pixel (i, j) is (j+0.5, i+0.5)), z depth, smaller is nearer.
             Several meshes in a picture: concatenate their vertices and (shifted) faces.
-        faces: corner indices, shared by the batch; outward normals by the right-hand rule (x right, y down, z forward).
+        faces: corner indices, shared by the batch; outward normals by the right-hand rule.
         size: (height, width) in pixels.
-        cull: "back" leaves out faces seen from behind (for closed meshes: the same picture in half the time), "front" those
-            seen from the front.
+        cull: "back" leaves out faces seen from behind (x right, y down, z forward; for closed meshes the same picture
+            in little more than half the time), "front" those seen from the front.
         near: leave out faces with a corner at or in front of this depth.
 
-    Faces without area, with a coordinate that is not finite, or outside the picture cover nothing. Depth is interpolated
-    linearly on the screen. Equal depths go to the lower face number. Depth and barycentric carry gradients to the vertices.
+    Faces without area, with a coordinate that is not finite, or outside the picture cover nothing. Depth is
+    interpolated linearly on the screen and compared in float32; equal depths go to the lower face number. Depth and
+    barycentric carry gradients to the vertices.
 
     Raises:
         InputError: shapes do not fit, or a face names a vertex that is not there.
@@ -136,14 +138,15 @@ def _spread(fragments: Fragments, corners: Float[Tensor, "n 3 C"], background: f
 
 def _check(vertices: Tensor, faces: Tensor, size: tuple[int, int]) -> None:
     if vertices.ndim < 2 or vertices.shape[-1] != 3 or not vertices.is_floating_point():
-        raise InputError(f"vertices to render are (*b V 3) floating point, not {tuple(vertices.shape)} {vertices.dtype}")
+        raise InputError(f"vertices to render are (*b V 3) floating point, not {tuple(vertices.shape)}")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point():
         raise InputError(f"faces are (F 3) integers, not {tuple(faces.shape)} {faces.dtype}")
     if size[0] < 1 or size[1] < 1:
         raise InputError(f"a picture of {size[0]} × {size[1]} pixels has none; give a positive height and width")
     # on a GPU the check would wait for the device; indexing raises there by itself
-    if faces.device.type == "cpu" and faces.numel() and not 0 <= int(faces.min()) <= int(faces.max()) < vertices.shape[-2]:
-        raise InputError(f"a face names a vertex that is not among the {vertices.shape[-2]}")
+    count = vertices.shape[-2]
+    if faces.device.type == "cpu" and faces.numel() and not 0 <= int(faces.min()) <= int(faces.max()) < count:
+        raise InputError(f"a face names a vertex that is not among the {count}")
 
 
 def _barycentric(x: Float[Tensor, "n 3"], y: Float[Tensor, "n 3"], px: Tensor, py: Tensor) -> Float[Tensor, "n 3"]:
@@ -182,11 +185,11 @@ def _portions(total: Tensor) -> list[tuple[int, int]]:
         return [(0, total.numel())]
     bounds = torch.arange(_HITS, int(total[-1]), _HITS, device=total.device)
     ends = [0, *torch.unique(torch.searchsorted(total, bounds) + 1).tolist(), total.numel()]
-    return [(low, high) for low, high in zip(ends[:-1], ends[1:], strict=True) if low < high]
+    return [(low, high) for low, high in pairwise(ends) if low < high]
 
 
 def _ordered(depth: Tensor) -> Int[Tensor, " n"]:
-    """Depth as an integer of 32 bits with the same order (float32: the sign-magnitude bits, turned over if negative)."""
+    """Depth as an integer of 32 bits with the same order (float32 is sign and magnitude: turned over if negative)."""
     bits = (depth.to(torch.float32) + 0.0).view(torch.int32)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64)
 
@@ -226,8 +229,8 @@ def _crossing(edge: tuple[Tensor, ...], half: Tensor, y: Tensor) -> tuple[Tensor
 def _trapezia(
     vertices: Tensor, faces: Tensor, height: int, cull: Cull, near: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Upper and lower halves of the faces to draw, split at the middle corner: (picture, face, first row, rows, long edge,
-    short edge); an edge is (x, y, z) of its upper end, dx/dy and dz/dy."""
+    """Upper and lower halves of the faces to draw, split at the middle corner: (picture, face, first row, rows, long
+    edge, short edge); an edge is (x, y, z) of its upper end, dx/dy and dz/dy."""
     corners = faces.T.reshape(-1)
     x, y, z = (axis.index_select(1, corners).view(vertices.shape[0], 3, -1) for axis in vertices.unbind(dim=2))
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])

@@ -1,0 +1,273 @@
+"""Pictures from fragments: attributes, smooth normals, textures and light.
+
+Everything is computed at covered pixels only and laid over the background at the end, so that the cost follows the
+hand's area, not the picture's. Colours are plain numbers (no gamma is applied); all functions are differentiable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from densehand.errors import InputError
+from densehand.render.rasterise import Fragments
+
+__all__ = ["Lights", "Texture", "face_normals", "irradiance", "sample_texture", "shade", "vertex_normals"]
+
+
+@dataclass(frozen=True)
+class Lights:
+    """Light on a batch of pictures; every field is shared (no batch dimension) or has the batch's dimension B.
+
+    Attributes:
+        ambient: (B? 3) light from everywhere.
+        directions: (B? L 3) unit vectors towards each lamp (camera axes: a lamp at the camera is 0, 0, -1).
+        colors: (B? L 3) of the lamps, Lambertian: colour · max(0, n·l).
+        harmonics: (B? 9 3) radiance of the surroundings in real spherical harmonics of degree 0–2, as in `irradiance`.
+        specular: (B?) or (B? 3) strength of Blinn and Phong's highlight, added without the albedo.
+        shininess: (B?) its exponent.
+    """
+
+    ambient: Float[Tensor, "*b 3"] | None = None
+    directions: Float[Tensor, "*b L 3"] | None = None
+    colors: Float[Tensor, "*b L 3"] | None = None
+    harmonics: Float[Tensor, "*b 9 3"] | None = None
+    specular: Float[Tensor, "*b"] | None = None
+    shininess: float | Float[Tensor, "*b"] = 32.0
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Pictures wrapped around the mesh.
+
+    Attributes:
+        images: (T h w C), one for all pictures (T = 1), one a picture (T = B) or a collection chosen from by `index`.
+        uv: (U 2) in [0, 1], u to the right, v upwards (OBJ's convention: v = 0 is the image's lower edge).
+        face_uv: (F 3) numbers of uv at each face's corners.
+        index: (B) which image each picture takes.
+    """
+
+    images: Float[Tensor, "T h w C"]
+    uv: Float[Tensor, "U 2"]
+    face_uv: Int[Tensor, "F 3"]
+    index: Int[Tensor, " B"] | None = None
+
+
+def face_normals(vertices: Float[Tensor, "*b V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "*b F 3"]:
+    """Normals by the right-hand rule, as long as twice the face's area (x right, y down, z forward: outward ones of a
+    face seen from the front point to the camera, -z)."""
+    a, b, c = (vertices.index_select(-2, faces[:, k]) for k in range(3))
+    return torch.linalg.cross(b - a, c - a)
+
+
+def vertex_normals(vertices: Float[Tensor, "*b V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "*b V 3"]:
+    """Unit normals at the vertices, the mean of the faces around weighted by area; zero at vertices without a face.
+
+    The axes must share one unit: for pixels with metric depth compute normals from the metric mesh instead.
+    """
+    normals = face_normals(vertices, faces)
+    total = torch.zeros_like(vertices)
+    for k in range(3):
+        total = total.index_add(-2, faces[:, k], normals)
+    return functional.normalize(total, dim=-1, eps=torch.finfo(vertices.dtype).tiny ** 0.5)
+
+
+def irradiance(
+    normals: Float[Tensor, "*n 3"], harmonics: Float[Tensor, "*n 9 3"] | Float[Tensor, "9 3"]
+) -> Float[Tensor, "*n 3"]:
+    """Light that a matt surface sends back (irradiance / π) under surroundings given by spherical harmonics.
+
+    harmonics: nine coefficients a channel in the order Y00; Y1-1, Y10, Y11; Y2-2, Y2-1, Y20, Y21, Y22 in x, y, z of the camera frame.
+    Source: Ramamoorthi & Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, eqs. 7, 8 and 10
+    (their cosine kernel π, 2π/3, π/4, divided by π).
+    """
+    x, y, z = normals.unbind(dim=-1)
+    basis = torch.stack(
+        [
+            torch.full_like(x, 0.282095),
+            0.488603 * 2 / 3 * y,
+            0.488603 * 2 / 3 * z,
+            0.488603 * 2 / 3 * x,
+            1.092548 / 4 * x * y,
+            1.092548 / 4 * y * z,
+            0.315392 / 4 * (3 * z * z - 1),
+            1.092548 / 4 * x * z,
+            0.546274 / 4 * (x * x - y * y),
+        ],
+        dim=-1,
+    )
+    if harmonics.ndim == 2:
+        return basis @ harmonics
+    return (basis[..., None] * harmonics).sum(dim=-2)
+
+
+def sample_texture(
+    images: Float[Tensor, "T h w C"], uv: Float[Tensor, "n 2"], index: Int[Tensor, " n"] | None = None
+) -> Float[Tensor, "n C"]:
+    """Bilinear texture look-up at n points, as `grid_sample` with border padding does it (align_corners=False).
+
+    Args:
+        images: (T h w C).
+        uv: (n 2) in [0, 1], u to the right, v upwards; points outside take the border's colour.
+        index: (n) the image each point looks into; the first if None.
+    """
+    height, width = images.shape[1:3]
+    x = (uv[:, 0] * width - 0.5).clamp(0, width - 1)
+    y = ((1 - uv[:, 1]) * height - 0.5).clamp(0, height - 1)
+    x0, y0 = x.detach().floor().clamp(max=max(width - 2, 0)), y.detach().floor().clamp(max=max(height - 2, 0))
+    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+    corner = y0.to(torch.int64) * width + x0.to(torch.int64)
+    if index is not None:
+        corner = corner + index * (height * width)
+    right, down = (1 if width > 1 else 0), (width if height > 1 else 0)
+    texels = images.reshape(-1, images.shape[-1])
+    a, b, c, d = (texels.index_select(0, corner + shift) for shift in (0, right, down, down + right))
+    return torch.lerp(torch.lerp(a, b, fx), torch.lerp(c, d, fx), fy)
+
+
+def shade(
+    fragments: Fragments,
+    vertices: Float[Tensor, "*b V 3"],
+    faces: Int[Tensor, "F 3"],
+    *,
+    lights: Lights | None = None,
+    texture: Texture | None = None,
+    colors: Float[Tensor, "*b V C"] | Float[Tensor, "*b C"] | None = None,
+    normals: Float[Tensor, "*b V 3"] | None = None,
+    background: float | Float[Tensor, "*b H W C"] | Float[Tensor, " C"] = 0.0,
+    coverage: Float[Tensor, "*b H W"] | None = None,
+    two_sided: bool = True,
+) -> Float[Tensor, "*b H W C"]:
+    """A picture of the mesh: albedo × (ambient + lamps + surroundings) + highlight.
+
+    Args:
+        fragments: of `rasterise` for these vertices and faces.
+        vertices, faces: the mesh, screen space.
+        lights: none leaves the albedo as it is.
+        texture: albedo from images; multiplied with `colors` if both are given.
+        colors: albedo per vertex, (V C) or (*b V C), or one a picture, (*b C) (told from (V C) by the picture's batch).
+        normals: unit normals per vertex, (*b V 3); default `vertex_normals(vertices, faces)`.
+        background: a number, a colour (C) or pictures (*b H W C).
+        coverage: `silhouette`'s mask: the colour is laid over the background by it (anti-aliased outer edge). Pixels it
+            covers in part although their centre sees nothing take the mean colour of their neighbours.
+        two_sided: turn normals that look away from the camera (insides of open meshes).
+
+    Returns:
+        (*b H W C), C = 3 where lights are given.
+    """
+    batch = fragments.face_index.shape[:-2]
+    height, width = fragments.face_index.shape[-2:]
+    pictures = fragments.face_index.numel() // (height * width)
+    picture = fragments.covered // (height * width)
+    face = fragments.face_index.reshape(-1).index_select(0, fragments.covered)
+    weights = fragments.barycentric.reshape(-1, 3).index_select(0, fragments.covered)
+    corners = faces.index_select(0, face)
+
+    albedo = _albedo(texture, colors, picture, face, corners, weights, batch)
+    if albedo is None:
+        albedo = weights.new_ones((len(face), 3))
+    if lights is not None:
+        if normals is None:
+            normals = vertex_normals(vertices, faces)
+        normal = _at(normals.reshape(-1, 3), corners + _shift(picture, normals, batch), weights)
+        normal = functional.normalize(normal, dim=1, eps=torch.finfo(normal.dtype).tiny ** 0.5)
+        if two_sided:
+            normal = torch.where(normal[:, 2:] > 0, -normal, normal)
+        albedo = _lit(albedo, normal, lights, picture)
+    return _over(albedo, fragments, background, coverage, pictures)
+
+
+def _shift(picture: Tensor, table: Tensor, batch: torch.Size) -> Tensor | int:
+    """Where a picture's rows begin in a flattened table (*b V C)."""
+    return (picture * table.shape[-2])[:, None] if table.ndim > 2 and batch else 0
+
+
+def _at(table: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
+    values = table.index_select(0, corners.reshape(-1)).view(*corners.shape, -1)
+    return (weights[:, :, None].to(values.dtype) * values).sum(dim=1)
+
+
+def _albedo(
+    texture: Texture | None,
+    colors: Tensor | None,
+    picture: Tensor,
+    face: Tensor,
+    corners: Tensor,
+    weights: Tensor,
+    batch: torch.Size,
+) -> Tensor | None:
+    albedo = None
+    if texture is not None:
+        uv = _at(texture.uv, texture.face_uv.index_select(0, face), weights)
+        index = texture.index
+        if index is None and texture.images.shape[0] > 1:
+            index = torch.arange(texture.images.shape[0], device=picture.device)
+        albedo = sample_texture(texture.images, uv, None if index is None else index.index_select(0, picture))
+    if colors is not None:
+        if colors.shape[:-1] == batch:
+            tint = colors.reshape(-1, colors.shape[-1]).index_select(0, picture)
+        else:
+            tint = _at(colors.reshape(-1, colors.shape[-1]), corners + _shift(picture, colors, batch), weights)
+        albedo = tint if albedo is None else albedo * tint
+    return albedo
+
+
+def _lit(albedo: Tensor, normal: Float[Tensor, "n 3"], lights: Lights, picture: Tensor) -> Tensor:
+    def each(value: Tensor, dims: int) -> Tensor:
+        """A field of the lights at every covered pixel, or as it is if shared."""
+        if value.ndim == dims:
+            return value
+        return value.reshape(-1, *value.shape[value.ndim - dims :]).index_select(0, picture)
+
+    light = torch.zeros_like(normal)
+    highlight = None
+    if lights.ambient is not None:
+        light = light + each(lights.ambient, 1)
+    if lights.harmonics is not None:
+        light = light + irradiance(normal, each(lights.harmonics, 2)).clamp(min=0)
+    if lights.directions is not None:
+        direction = each(lights.directions, 2)
+        color = each(lights.colors, 2) if lights.colors is not None else torch.ones_like(direction)
+        cosine = (direction * normal[:, None]).sum(dim=-1).clamp(min=0)
+        light = light + (color * cosine[..., None]).sum(dim=-2)
+        if lights.specular is not None:
+            viewer = direction.new_tensor([0.0, 0.0, -1.0])
+            half = functional.normalize(direction + viewer, dim=-1)
+            shininess = torch.as_tensor(lights.shininess, dtype=normal.dtype, device=normal.device)
+            sharp = each(shininess, 0)
+            lobe = (half * normal[:, None]).sum(dim=-1).clamp(min=1e-6) ** (sharp[:, None] if sharp.ndim else sharp)
+            strength = lights.specular if lights.specular.ndim else lights.specular.expand(3)
+            strength = each(strength, 1) if strength.shape[-1] == 3 else strength.index_select(0, picture)[:, None]
+            highlight = strength * (color * (lobe * (cosine > 0))[..., None]).sum(dim=-2)
+    lit = albedo * light
+    return lit if highlight is None else lit + highlight
+
+
+def _over(
+    colour: Tensor,
+    fragments: Fragments,
+    background: float | Tensor,
+    coverage: Tensor | None,
+    pictures: int,
+) -> Tensor:
+    height, width = fragments.face_index.shape[-2:]
+    channels = colour.shape[1]
+    behind = torch.as_tensor(background, dtype=colour.dtype, device=colour.device)
+    behind = behind.expand(*fragments.face_index.shape, channels).reshape(-1, channels)
+    picture = behind.clone().index_put((fragments.covered,), colour)
+    shape = (*fragments.face_index.shape, channels)
+    if coverage is None:
+        return picture.reshape(shape)
+    if coverage.shape != fragments.face_index.shape:
+        raise InputError(f"coverage {tuple(coverage.shape)} is not of the pictures {tuple(fragments.face_index.shape)}")
+    seen = fragments.mask.reshape(pictures, 1, height, width).to(colour.dtype)
+    kernel = colour.new_tensor([[0.5, 1.0, 0.5], [1.0, 0.0, 1.0], [0.5, 1.0, 0.5]])[None, None]
+    front = picture.reshape(pictures, height, width, channels).permute(0, 3, 1, 2) * seen
+    total = functional.conv2d(front.reshape(-1, 1, height, width), kernel, padding=1).view_as(front)
+    spread = total / functional.conv2d(seen, kernel, padding=1).clamp(min=0.25)
+    front = torch.where(seen > 0, front, spread).permute(0, 2, 3, 1).reshape(shape)
+    return torch.lerp(behind.reshape(shape), front, coverage[..., None].to(colour.dtype))
