@@ -100,7 +100,7 @@ class PoseStage(nn.Module):
         nn.init.normal_(self.maps.weight, std=0.01)  # near-flat maps: the first skeleton lies in the middle of the crop
         nn.init.zeros_(self.maps.bias)
 
-    def forward(self, x: Tensor) -> Float[Tensor, "b 22 32 32"]:
+    def forward(self, x: Tensor) -> Float[Tensor, "b 22 h w"]:
         return self.maps(self.body(x))
 
 
@@ -128,7 +128,7 @@ class PoseNet(nn.Module):
         return self.layers(images * 2 - 1)
 
 
-def _resize(x: Tensor) -> Tensor:
+def _to_heatmap_size(x: Tensor) -> Float[Tensor, "b c 32 32"]:
     if x.shape[-2:] == (HEATMAP_SIZE, HEATMAP_SIZE):
         return x
     return F.interpolate(x, size=(HEATMAP_SIZE, HEATMAP_SIZE), mode="bilinear", align_corners=False)
@@ -159,11 +159,14 @@ class EvidenceNet(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> Evidence:
         maps = self.trunk(images)
         sources = (maps.stride8, maps.stride16, maps.stride32) if self.pose_net is None else (self.pose_net(images),)
-        laterals = [_resize(conv(x)) for conv, x in zip(self.laterals, sources, strict=True)]
-        fused = F.relu(torch.stack(laterals).sum(0) if len(laterals) > 1 else laterals[0])
+        fused = self.laterals[0](sources[0])
+        for conv, x in zip(self.laterals[1:], sources[1:], strict=True):
+            fused = fused + F.interpolate(conv(x), size=fused.shape[-2:], mode="bilinear", align_corners=False)
+        fused = F.relu(fused)
         first = self.stage1(fused)
         second = self.stage2(torch.cat((fused, first), 1))
-        stages = [first.float(), second.float()]  # positions need more than bfloat16's eight bits
+        # the head works on the grid of stride 8 and only its maps are resized: at small inputs that is a quarter of the work
+        stages = [_to_heatmap_size(maps.float()) for maps in (first, second)]  # float32: positions need more than 8 bits
         heatmap_logits = [stage[:, :NUM_KEYPOINTS] for stage in stages]
         if self.activation == "softmax":
             heatmaps = heatmap_logits[-1].flatten(-2).softmax(-1).unflatten(-1, (HEATMAP_SIZE, HEATMAP_SIZE))
