@@ -5,7 +5,7 @@ How the kinds are carried over (the first frame of files with several):
 - the EXIF orientation is applied, so that the array is the picture as a viewer shows it;
 - grey, palette, CMYK, YCbCr and LAB are converted to RGB; embedded colour profiles are ignored;
 - transparency is composited over white;
-- 16 bits a channel are scaled to 8 (65,535 → 255); floats are taken as 0…1 where they fit, else as 0…255, else stretched.
+- 16 bits a channel are scaled to 8 (65,535 → 255); floats are taken as 0…1 or 0…255 where they fit, else stretched.
 """
 
 import stat
@@ -88,7 +88,10 @@ def find_images(inputs: Iterable[str | Path], problems: list[InputError] | None 
             pictures = sorted(entry for entry in given.iterdir() if _is_picture(entry))
             error = None if pictures else InputError(f"{given}: no pictures in this folder ({READABLE})")
         except OSError as failure:
-            pictures, error = [], InputError(f"{given}: the folder cannot be read ({reason(failure)}); check its rights")
+            pictures, error = (
+                [],
+                InputError(f"{given}: the folder cannot be read ({reason(failure)}); check its rights"),
+            )
         if error and problems is None:
             raise error
         if error and problems is not None:

@@ -133,7 +133,9 @@ def write_png(path, width, height, rows, depth=8, colour=2):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
 
 
 def refused(path, *words):
@@ -187,7 +189,9 @@ def test_truncated(tmp_path, suffix, kept):
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(suffix=st.sampled_from(["jpg", "png", "webp", "bmp", "tiff"]), where=st.floats(0, 1), noise=st.binary(max_size=40))
+@given(
+    suffix=st.sampled_from(["jpg", "png", "webp", "bmp", "tiff"]), where=st.floats(0, 1), noise=st.binary(max_size=40)
+)
 def test_any_damage_reads_or_is_refused(tmp_path, suffix, where, noise):
     data = bytearray(encoded(suffix))
     start = int(where * (len(data) - 1))

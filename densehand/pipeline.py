@@ -1,0 +1,367 @@
+"""`HandEstimator`: a photo in, a list of `Hand` out. Detect, crop, estimate, refine, and put back into the photo.
+
+Sides. The network always looks at a right hand: crops of left hands are mirrored before it, and what it says is
+mirrored back. Where nobody gives the side, three witnesses decide, each with a probability that it is a right hand:
+
+- the detector's `side_score`;
+- the network's `side_logit` on the crop as it is;
+- the network's `side_logit` on the mirrored crop, its sign turned.
+
+A crop with a detected side is run in that orientation. Only if the sum of the log-odds then points to the other side
+is it run mirrored too; a crop without any side is run both ways. The two network answers are averaged (they see the
+same pixels), the detector's log-odds are added, and the estimate of the orientation that agrees with the sum is kept.
+`side_score` is the probability of the side chosen.
+
+Scores. `score` is the network's hand probability; for detected boxes, its geometric mean with the detector's score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from densehand.camera import Crop, crop_image, default_focal, weak_to_pinhole
+from densehand.errors import InputError
+from densehand.network.mesh import decode, place
+from densehand.network.zoo import load_model, resolve_device
+from densehand.result import SIDES, Hand, faces_of, mirrored_if_left
+
+if TYPE_CHECKING:
+    from densehand.detect import Detector
+    from densehand.network.estimator import DHPE, Estimate
+
+DEFAULT_MODEL = "dhpe-lite"
+
+SKELETON_SHARE = 0.5
+"""`keypoints_2d` = this share of the network's last refined 2D skeleton, the rest the projected mesh."""
+
+MIN_SCORE = 0.3
+"""Detected hands of a lower combined score are dropped; hands in given boxes never are."""
+
+DUPLICATE_DISTANCE = 0.2
+"""Two detected hands are one if their keypoints lie closer on average than this share of the smaller one's size."""
+
+_CERTAIN = 6.0  # log-odds of one witness are cut here: none is ever surer than 400 : 1
+
+
+@dataclass(frozen=True)
+class HandBox:
+    """Where a hand is: x0, y0, x1, y1 in pixels, tight around its 21 keypoints, and its side where that is known."""
+
+    box: tuple[float, float, float, float]
+    side: str | None = None
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture and what is asked of it (see `HandEstimator.__call__`)."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    boxes: Sequence[HandBox] | None = None
+    side: str = "auto"
+    whole_image: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One crop to run."""
+
+    photo: int
+    crop: Crop  # mirrored as the guessed side asks
+    box: np.ndarray | None  # None: to be taken from the keypoints found
+    right: float | None  # log-odds of a right hand before the network; None where nothing is known
+    given: bool  # the side is the caller's: not for the network to judge
+    score: float | None  # the detector's
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the network says of one crop, on the CPU (crop units and metres, a right hand)."""
+
+    keypoints: np.ndarray
+    confidence: np.ndarray
+    h: dict[str, np.ndarray]
+    vertices: np.ndarray
+    joints: np.ndarray
+    right: float  # log-odds of a right hand in the photo
+    present: float  # probability of a hand
+
+
+class HandEstimator:
+    """Finds the hands of a photo and estimates each in 3D.
+
+    Args:
+        model: name of a packaged model, or a `DHPE`.
+        detector: finds the boxes; by default the packaged one, loaded when it is first needed.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        refine: steps of the testing refinement on each hand; 0 is none.
+        focal: the camera's focal length in pixels; by default `camera.default_focal` of the photo.
+        batch: most crops in one pass of the network.
+
+    Errors:
+        InputError: unknown model or device, or a number out of range. WeightsError: missing or damaged weights.
+    """
+
+    def __init__(
+        self,
+        model: str | DHPE = DEFAULT_MODEL,
+        detector: Detector | None = None,
+        device: str = "auto",
+        refine: int = 0,
+        focal: float | None = None,
+        batch: int = 16,
+    ) -> None:
+        if focal is not None and not (math.isfinite(focal) and focal > 0):
+            raise InputError(f"the focal length is a positive number of pixels, not {focal}")
+        if refine < 0 or batch < 1:
+            raise InputError(f"refine is 0 or more and batch 1 or more, not {refine} and {batch}")
+        self.device = resolve_device(device)
+        network = load_model(model, self.device) if isinstance(model, str) else model.to(self.device)
+        self.network = network.eval()
+        self.name = model if isinstance(model, str) else model.config.name
+        self.refine, self.focal, self.batch = refine, focal, batch
+        self._detector = detector
+
+    @property
+    def detector(self) -> Detector:
+        """The detector, loaded now if it was not."""
+        if self._detector is None:
+            from densehand.detect import Detector
+
+            self._detector = Detector.load(self.device)
+        return self._detector
+
+    def __call__(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        boxes: Iterable[HandBox | Sequence[float]] | None = None,
+        side: str = "auto",
+        whole_image: bool = False,
+    ) -> list[Hand]:
+        """Estimate the hands of one photo.
+
+        Args:
+            image: H×W×3 uint8, RGB, upright (`densehand.images.read_image`).
+            boxes: tight boxes around the 21 keypoints (pixels), as `HandBox` or four numbers each; one hand a box, in
+                order. Without them the detector looks for hands.
+            side: "auto", or the side of every hand whose box does not name one.
+            whole_image: the photo shows one hand and is the crop itself (its centred square around the longer side).
+
+        Returns:
+            The hands: of given boxes in their order, of detected ones by falling score.
+
+        Errors:
+            InputError: no such picture or side, boxes together with whole_image, or a box that is malformed, empty or
+                outside the picture.
+        """
+        checked = None if boxes is None else [b if isinstance(b, HandBox) else HandBox(tuple(b)) for b in boxes]  # type: ignore[arg-type]
+        return self.estimate([Photo(image, checked, side, whole_image)])[0]
+
+    @torch.no_grad()
+    def estimate(self, photos: Sequence[Photo]) -> list[list[Hand]]:
+        """Estimate several photos with their crops batched together; see `__call__`."""
+        jobs = [job for index, photo in enumerate(photos) for job in self._jobs(index, photo)]
+        answers = self._answer(photos, jobs)
+        hands: list[list[Hand]] = [[] for _ in photos]
+        for job, answer in zip(jobs, answers, strict=True):
+            hands[job.photo].append(self._hand(photos[job.photo], job, answer))
+        found = [photo.boxes is None and not photo.whole_image for photo in photos]
+        return [select_hands(entry) if detected else entry for entry, detected in zip(hands, found, strict=True)]
+
+    def _jobs(self, index: int, photo: Photo) -> list[_Job]:
+        """The crops of one photo, from its boxes, its frame or the detector."""
+        height, width = check_picture(photo.image)
+        if photo.side not in ("auto", *SIDES):
+            raise InputError(f"side {photo.side!r}: use auto, left or right")
+        if photo.whole_image and photo.boxes is not None:
+            raise InputError("whole_image and boxes exclude each other; give one of them")
+        if photo.whole_image:
+            crop = Crop((width / 2, height / 2), max(width, height) / 2)
+            return [self._job(index, crop, None, photo.side, None, None)]
+        if photo.boxes is not None:
+            jobs = []
+            for entry in photo.boxes:
+                box = check_box(entry.box, width, height)
+                if entry.side not in (None, *SIDES):
+                    raise InputError(f"side {entry.side!r} of a box: use left, right or null")
+                jobs.append(self._job(index, Crop.from_box(box), box, entry.side or photo.side, None, None))
+            return jobs
+        jobs = []
+        for detection in self.detector(photo.image):
+            odds = _log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
+            box = np.asarray(detection.box, dtype=np.float32)
+            jobs.append(self._job(index, Crop.from_box(box), box, photo.side, odds, float(detection.score)))
+        return jobs
+
+    @staticmethod
+    def _job(
+        index: int, crop: Crop, box: np.ndarray | None, side: str, right: float | None, score: float | None
+    ) -> _Job:
+        given = side != "auto"
+        if given:
+            right = _CERTAIN if side == "right" else -_CERTAIN
+        return _Job(index, replace(crop, mirrored=right is not None and right < 0), box, right, given, score)
+
+    def _answer(self, photos: Sequence[Photo], jobs: list[_Job]) -> list[tuple[Crop, _Answer, float]]:
+        """For each job: the crop of the side chosen, the network's answer on it, and the log-odds of a right hand."""
+        first = self._run(photos, [(job.photo, job.crop) for job in jobs])
+        odds = [
+            (job.right or 0.0) + (0.0 if job.given else answer.right) for job, answer in zip(jobs, first, strict=True)
+        ]
+        doubtful = [
+            k
+            for k, job in enumerate(jobs)
+            if not job.given and (job.right is None or (odds[k] < 0) != job.crop.mirrored)
+        ]
+        turned = [replace(jobs[k].crop, mirrored=not jobs[k].crop.mirrored) for k in doubtful]
+        second = self._run(photos, [(jobs[k].photo, crop) for k, crop in zip(doubtful, turned, strict=True)])
+        chosen = [(job.crop, answer, total) for job, answer, total in zip(jobs, first, odds, strict=True)]
+        for k, crop, answer in zip(doubtful, turned, second, strict=True):
+            total = (jobs[k].right or 0.0) + (first[k].right + answer.right) / 2
+            if (total < 0) == crop.mirrored:
+                chosen[k] = crop, answer, total
+            else:
+                chosen[k] = jobs[k].crop, first[k], total
+        if self.refine:  # only now, so that no step is spent on an orientation that is not kept
+            final = self._run(
+                photos, [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)], self.refine
+            )
+            chosen = [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
+        return chosen
+
+    def _run(self, photos: Sequence[Photo], crops: list[tuple[int, Crop]], refine: int = 0) -> list[_Answer]:
+        answers: list[_Answer] = []
+        size = self.network.config.input_size
+        for start in range(0, len(crops), self.batch):
+            part = crops[start : start + self.batch]
+            pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in part])
+            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+            estimate = self.network(images)
+            h = self._refined(images, estimate, refine)
+            answers += self._read(estimate, h, [crop.mirrored for _, crop in part])
+        return answers
+
+    def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Float[torch.Tensor, "b 63"]:
+        if steps == 0:
+            return estimate.parameters[-1]
+        from densehand.refine import refine_estimate
+
+        return refine_estimate(self.network, images, estimate, steps=steps)
+
+    def _read(self, estimate: Estimate, h: torch.Tensor, mirrored: list[bool]) -> list[_Answer]:
+        """Bring a batch's answers to the CPU, one a crop."""
+        parameters = decode(h)
+        mesh = self.network.hand(parameters.pose, parameters.shape, parameters.rotation)
+        projected = place(parameters, mesh.joints)[..., :2]
+        keypoints = SKELETON_SHARE * estimate.keypoints[-1] + (1 - SKELETON_SHARE) * projected
+        columns: dict[str, np.ndarray] = {
+            name: value.float().cpu().numpy()
+            for name, value in {
+                "keypoints": keypoints, "confidence": estimate.keypoint_confidence, "vertices": mesh.vertices,
+                "joints": mesh.joints, "side": estimate.side_logit, "hand": estimate.hand_logit, **parameters._asdict(),
+            }.items()
+        }  # fmt: skip
+        return [
+            _Answer(
+                keypoints=columns["keypoints"][k],
+                confidence=columns["confidence"][k],
+                h={name: columns[name][k] for name in parameters._fields},
+                vertices=columns["vertices"][k],
+                joints=columns["joints"][k],
+                right=float(np.clip(columns["side"][k], -_CERTAIN, _CERTAIN)) * (-1 if flipped else 1),
+                present=_probability(float(columns["hand"][k])),
+            )
+            for k, flipped in enumerate(mirrored)
+        ]
+
+    def _hand(self, photo: Photo, job: _Job, chosen: tuple[Crop, _Answer, float]) -> Hand:
+        """Crop units → the full photo and the camera."""
+        crop, answer, odds = chosen
+        height, width = photo.image.shape[:2]
+        side = "left" if crop.mirrored else "right"
+        keypoints = crop.to_image(answer.keypoints)
+        wrist = crop.to_image(answer.h["translation"][:2])
+        scale = float(answer.h["scale"]) * crop.half_side
+        focal = self.focal or default_focal(width, height)
+        center = np.array([width / 2, height / 2])
+        box = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)]) if job.box is None else job.box
+        return Hand(
+            side=side,
+            side_score=1.0 if job.given else _probability(odds if side == "right" else -odds),
+            score=answer.present if job.score is None else math.sqrt(answer.present * job.score),
+            box=box,
+            keypoints_2d=keypoints,
+            keypoints_score=answer.confidence,
+            joints_3d=mirrored_if_left(answer.joints, side),
+            pose=answer.h["pose"],
+            shape=answer.h["shape"],
+            rotation=answer.h["rotation"],
+            scale=scale,
+            translation=weak_to_pinhole(np.float64(scale), wrist.astype(np.float64), np.float64(focal), center),
+            focal_px=focal,
+            center_px=center.astype(np.float32),
+            vertices=mirrored_if_left(answer.vertices, side),
+            faces=faces_of(self.network.hand, side),
+        )
+
+
+def select_hands(hands: list[Hand]) -> list[Hand]:
+    """Detected hands worth keeping, by falling score: sure enough, and each hand once (whatever its side)."""
+    kept: list[Hand] = []
+    for hand in sorted(hands, key=lambda hand: -hand.score):
+        if hand.score >= MIN_SCORE and not any(_same_hand(hand, other) for other in kept):
+            kept.append(hand)
+    return kept
+
+
+def _same_hand(a: Hand, b: Hand) -> bool:
+    size = min(float(np.ptp(hand.keypoints_2d, axis=0).max()) for hand in (a, b))
+    distance = np.linalg.norm(a.keypoints_2d - b.keypoints_2d, axis=1).mean()
+    return bool(distance < DUPLICATE_DISTANCE * size)
+
+
+def check_picture(image: Any) -> tuple[int, int]:
+    """Height and width of an H×W×3 uint8 array, or InputError."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(
+            f"a picture is an H×W×3 uint8 RGB array, not {found}; read it with read_image"
+        )
+    if image.size == 0:
+        raise InputError(f"the picture is empty: {image.shape[1]}×{image.shape[0]} pixels; give one with pixels")
+    return image.shape[0], image.shape[1]
+
+
+def check_box(box: Any, width: int, height: int) -> Float[np.ndarray, "4"]:
+    """A box as float32 after checking it against the picture, or InputError naming the box and the fault."""
+    try:
+        values = np.asarray(box, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.zeros(0)
+    if values.shape != (4,) or not np.isfinite(values).all():
+        raise InputError(f"box {box!r}: give four finite numbers x0, y0, x1, y1 in pixels")
+    x0, y0, x1, y1 = values
+    text = "[" + ", ".join(f"{v:g}" for v in values) + "]"
+    if x1 <= x0 or y1 <= y0:
+        raise InputError(f"box {text} has no area; give x0 < x1 and y0 < y1 in pixels")
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise InputError(f"box {text} lies outside the picture of {width}×{height} pixels; give pixels of this picture")
+    if max(x1 - x0, y1 - y0) > 4 * max(width, height):
+        raise InputError(f"box {text} is far larger than the picture of {width}×{height} pixels; give pixels of it")
+    return values.astype(np.float32)
+
+
+def _log_odds(probability: float) -> float:
+    limit = 1 / (1 + math.exp(_CERTAIN))
+    p = min(max(float(probability), limit), 1 - limit)
+    return math.log(p / (1 - p))
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-max(min(log_odds, 60.0), -60.0)))

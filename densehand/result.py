@@ -1,0 +1,263 @@
+"""`Hand`: what is known of one hand in one photo, and the JSON document `densehand/1` that carries it.
+
+Frames: pixels of the full image (continuous, pixel (i, j) covers [j, j+1) × [i, i+1)); metres along the camera's axes
+(x right, y down, z forward). The model inside is always a right hand: for a left hand `pose`, `shape` and `rotation`
+are those of the mirrored picture (x → −x), while everything in the image or the camera frame (`keypoints_2d`,
+`joints_3d`, `vertices`, `translation`) is mirrored back and shows the left hand as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from densehand.errors import InputError
+from densehand.files import reason
+
+if TYPE_CHECKING:
+    from densehand.hand.model import HandModel
+    from densehand.render import Fragments
+
+SCHEMA = "densehand/1"
+SIDES = ("left", "right")
+
+_SHAPES = {
+    "box": (4,), "keypoints_2d": (21, 2), "keypoints_score": (21,), "joints_3d": (21, 3), "pose": (45,), "shape": (10,),
+    "rotation": (4,), "translation": (3,), "center_px": (2,),
+}  # fmt: skip
+_TILE = 512  # pixels rasterised at a time, so that a hand that fills an 8K photo needs little memory
+
+
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """One hand (arrays are float32 unless said otherwise).
+
+    Attributes:
+        side: "left" or "right", as the person's own.
+        side_score: probability of `side`, 0.5…1 where estimated, 1 where given.
+        score: confidence that a hand is there, 0…1.
+        box: (4,) x0, y0, x1, y1, tight around the 21 keypoints, pixels.
+        keypoints_2d: (21, 2) pixels of the full image.
+        keypoints_score: (21,) confidence of each keypoint, 0…1.
+        joints_3d: (21, 3) metres, camera axes, relative to the wrist.
+        pose: (45,) 15 joints × axis-angle, radians (right-hand model, see the head of this file).
+        shape: (10,) shape coefficients, standard deviations.
+        rotation: (4,) quaternion w, x, y, z of the right-hand model.
+        scale: pixels per metre at the wrist's depth.
+        translation: (3,) the wrist in the pinhole camera, metres.
+        focal_px: focal length, pixels (estimated from the image size unless given).
+        center_px: (2,) principal point, pixels.
+        vertices: (V, 3) metres, camera axes, relative to the wrist.
+        faces: (F, 3) int64, counter-clockwise seen from outside.
+    """
+
+    side: str
+    side_score: float
+    score: float
+    box: Float32[np.ndarray, "4"]
+    keypoints_2d: Float32[np.ndarray, "21 2"]
+    keypoints_score: Float32[np.ndarray, "21"]
+    joints_3d: Float32[np.ndarray, "21 3"]
+    pose: Float32[np.ndarray, "45"]
+    shape: Float32[np.ndarray, "10"]
+    rotation: Float32[np.ndarray, "4"]
+    scale: float
+    translation: Float32[np.ndarray, "3"]
+    focal_px: float
+    center_px: Float32[np.ndarray, "2"]
+    vertices: Float32[np.ndarray, "V 3"]
+    faces: Int64[np.ndarray, "F 3"]
+
+    def __post_init__(self) -> None:
+        if self.side not in SIDES:
+            raise InputError(f"a hand's side is left or right, not {self.side!r}")
+        for name, shape in _SHAPES.items():
+            value = np.asarray(getattr(self, name), dtype=np.float32)
+            if value.shape != shape or not np.isfinite(value).all():
+                raise InputError(f"{name} of a hand is {'×'.join(map(str, shape))} finite numbers")
+            object.__setattr__(self, name, value)
+        for name in ("side_score", "score", "scale", "focal_px"):
+            number = float(getattr(self, name))
+            if not math.isfinite(number):
+                raise InputError(f"{name} of a hand is a finite number, not {number}")
+            object.__setattr__(self, name, number)
+        object.__setattr__(self, "vertices", np.asarray(self.vertices, dtype=np.float32).reshape(-1, 3))
+        object.__setattr__(self, "faces", np.asarray(self.faces, dtype=np.int64).reshape(-1, 3))
+
+    @property
+    def wrist_px(self) -> Float32[np.ndarray, "2"]:
+        """The wrist's projection, pixels of the full image."""
+        return (self.center_px + self.focal_px * self.translation[:2] / self.translation[2]).astype(np.float32)
+
+    def project(self, points: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N 2"]:
+        """Weak perspective: metres relative to the wrist → pixels of the full image."""
+        return (points[..., :2] * self.scale + self.wrist_px).astype(np.float32)
+
+    def mask(self, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
+        """Which pixels of the full image (height, width) the hand's mesh covers (weak perspective)."""
+        picture = np.zeros(size, dtype=bool)
+        for top, left, fragments in self._render(size):
+            seen = fragments.mask.numpy()
+            picture[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+        return picture
+
+    def depth(self, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
+        """Depth map over the full image (height, width): metres from the camera plane, 0 where the hand is not.
+
+        Only the pixels around the hand are rendered, in tiles. The absolute distance rests on the focal length
+        (translation z = focal / scale); differences within the hand do not.
+        """
+        picture = np.zeros(size, dtype=np.float32)
+        for top, left, fragments in self._render(size):
+            z = fragments.depth.numpy()
+            tile = picture[top : top + z.shape[0], left : left + z.shape[1]]
+            tile[...] = np.where(fragments.mask.numpy(), z, 0)
+        return picture
+
+    def screen_vertices(self) -> Float32[np.ndarray, "V 3"]:
+        """Vertices as the renderer takes them: x, y in pixels of the full image, z in metres from the camera."""
+        depth = self.vertices[:, 2:] + self.translation[2]
+        return np.concatenate([self.project(self.vertices), depth], axis=1)
+
+    def _render(self, size: tuple[int, int]) -> Iterator[tuple[int, int, Fragments]]:
+        """Fragments of the tiles (top, left, fragments) that the hand touches."""
+        import torch
+
+        from densehand.render import rasterise
+
+        vertices = self.screen_vertices()
+        corners = vertices[self.faces][..., :2]
+        low, high = corners.min(axis=1), corners.max(axis=1)
+        height, width = size
+        x0, y0 = np.clip(np.floor(low.min(axis=0)), 0, (width, height)).astype(int)
+        x1, y1 = np.clip(np.ceil(high.max(axis=0)), 0, (width, height)).astype(int)
+        for top in range(y0, y1, _TILE):
+            for left in range(x0, x1, _TILE):
+                h, w = min(_TILE, y1 - top), min(_TILE, x1 - left)
+                seen = ((high >= (left, top)) & (low <= (left + w, top + h))).all(axis=1)
+                if seen.any():
+                    moved = torch.from_numpy(vertices - np.array([left, top, 0], dtype=np.float32))
+                    yield top, left, rasterise(moved, torch.from_numpy(self.faces[seen]), (h, w))
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """The hand's entry in the document `densehand/1` (plain numbers and lists; float32 survives exactly)."""
+        return {
+            "side": self.side,
+            "side_score": _plain(self.side_score),
+            "score": _plain(self.score),
+            "box": _plain(self.box),
+            "keypoints_2d": _plain(self.keypoints_2d),
+            "keypoints_score": _plain(self.keypoints_score),
+            "joints_3d": _plain(self.joints_3d),
+            "pose": _plain(self.pose),
+            "shape": _plain(self.shape),
+            "rotation": _plain(self.rotation),
+            "scale": _plain(self.scale),
+            "translation": _plain(self.translation),
+            "camera": {"focal_px": _plain(self.focal_px), "center_px": _plain(self.center_px)},
+        }
+
+    @classmethod
+    def from_json_dict(cls, record: dict[str, Any], hand_model: HandModel) -> Hand:
+        """Rebuild a hand from its JSON entry; the mesh is made anew from pose and shape.
+
+        Args:
+            record: an entry of "hands".
+            hand_model: the hand model the entry was made with.
+
+        Errors:
+            InputError: an entry is missing or malformed, or the model does not give the entry's joints (another model).
+        """
+        try:
+            camera = record["camera"]
+            fields = {name: record[name] for name in _SHAPES if name != "center_px"}
+            fields |= {name: record[name] for name in ("side", "side_score", "score", "scale")}
+            fields |= {"focal_px": camera["focal_px"], "center_px": camera["center_px"]}
+            arrays = {n: np.asarray(fields[n], dtype=np.float32) for n in ("pose", "shape", "rotation")}
+            for name, values in arrays.items():
+                if values.shape != _SHAPES[name]:
+                    raise ValueError(f"{name} has {values.size} numbers")
+            vertices, joints, faces = posed_mesh(hand_model, **arrays, side=fields["side"])
+            hand = cls(**fields, vertices=vertices, faces=faces)
+        except KeyError as error:
+            raise InputError(f"a hand in the JSON lacks {error}; write it with densehand predict") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"a hand in the JSON is malformed ({error}); write it with densehand predict") from error
+        if np.abs(hand.joints_3d - joints).max() > 1e-3:
+            raise InputError(
+                f"hand model {hand_model.name!r} does not give the joints in the JSON; name the one used with --hand"
+            )
+        return hand
+
+
+def posed_mesh(
+    hand_model: HandModel, pose: np.ndarray, shape: np.ndarray, rotation: np.ndarray, side: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mesh of one hand: vertices (V, 3) and joints (21, 3) in metres from the wrist, camera axes; faces (F, 3).
+
+    A left hand is the exact mirror of the right one; its faces turn round so that outside stays outside.
+    """
+    import torch
+
+    with torch.no_grad():
+        pose_, shape_, rotation_ = (torch.as_tensor(v, dtype=torch.float32) for v in (pose, shape, rotation))
+        mesh = hand_model(pose_, shape_, rotation_)
+    vertices, joints = mesh.vertices.numpy().copy(), mesh.joints.numpy().copy()
+    return mirrored_if_left(vertices, side), mirrored_if_left(joints, side), faces_of(hand_model, side)
+
+
+def mirrored_if_left(points: np.ndarray, side: str) -> np.ndarray:
+    """x → −x for a left hand (*b 3), as a new array."""
+    return points * np.array([-1 if side == "left" else 1, 1, 1], dtype=points.dtype)
+
+
+def faces_of(hand_model: HandModel, side: str) -> np.ndarray:
+    """(F, 3) int64 faces, counter-clockwise from outside for the given side."""
+    faces = hand_model.faces.detach().cpu().numpy()
+    return np.ascontiguousarray(faces[:, ::-1]) if side == "left" else faces
+
+
+def document(image: str, width: int, height: int, model: str, hands: Sequence[Hand]) -> dict[str, Any]:
+    """The JSON document of one photo, schema `densehand/1`."""
+    entries = [hand.to_json_dict() for hand in hands]
+    return {"schema": SCHEMA, "image": image, "width": width, "height": height, "model": model, "hands": entries}
+
+
+def read_document(path: str | Path) -> dict[str, Any]:
+    """Read a document written by `document` (its hands stay plain entries: see `Hand.from_json_dict`).
+
+    Errors:
+        InputError: not readable, not JSON, not of this schema, or without the entries every document has.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({str(error).splitlines()[0]}); write it with densehand predict") from error
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != SCHEMA:
+        raise InputError(f"{path}: schema {found!r}, not {SCHEMA!r}; write it with densehand predict")
+    kinds = {"image": str, "width": int, "height": int, "model": str, "hands": list}
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind):
+            raise InputError(f"{path}: {name!r} is missing or of the wrong kind; write it with densehand predict")
+    if min(record["width"], record["height"]) < 1:
+        raise InputError(f"{path}: the image size is not positive; write it with densehand predict")
+    return record
+
+
+def _plain(value: Any) -> Any:
+    """Python numbers with as few digits as name the float32 exactly (0.1, not 0.10000000149)."""
+    array = np.asarray(value, dtype=np.float32)
+    if array.ndim:
+        return [_plain(entry) for entry in array]
+    return float(str(array))

@@ -1,0 +1,168 @@
+"""`Hand` and the document densehand/1."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from hands import make_hand, open_hand
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from densehand.camera import project_pinhole
+from densehand.errors import InputError
+from densehand.render import rasterise
+from densehand.result import Hand, document, mirrored_if_left, posed_mesh, read_document
+
+HAND_KEYS = {
+    "side", "side_score", "score", "box", "keypoints_2d", "keypoints_score", "joints_3d", "pose", "shape", "rotation",
+    "scale", "translation", "camera",
+}  # fmt: skip
+
+
+def same(a: Hand, b: Hand, atol: float = 0.0) -> None:
+    for field in dataclasses.fields(Hand):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(x, str):
+            assert x == y
+        else:
+            np.testing.assert_allclose(np.float32(x), np.float32(y), rtol=0, atol=atol, err_msg=field.name)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_json_has_the_schema_and_comes_back_exactly(side):
+    hand = make_hand(side, seed=3)
+    record = json.loads(json.dumps(hand.to_json_dict(), allow_nan=False))
+    assert set(record) == HAND_KEYS and set(record["camera"]) == {"focal_px", "center_px"}
+    sizes = {key: np.shape(value) for key, value in record.items() if isinstance(value, list)}
+    assert sizes == {
+        "box": (4,), "keypoints_2d": (21, 2), "keypoints_score": (21,), "joints_3d": (21, 3), "pose": (45,),
+        "shape": (10,), "rotation": (4,), "translation": (3,),
+    }  # fmt: skip
+    same(Hand.from_json_dict(record, open_hand()), hand)
+
+
+def test_json_numbers_are_short():
+    text = json.dumps(dataclasses.replace(make_hand(), score=0.1).to_json_dict())
+    assert '"score": 0.1,' in text
+
+
+@pytest.mark.parametrize("key", sorted(HAND_KEYS))
+def test_json_entry_missing_or_malformed(key):
+    record = make_hand().to_json_dict()
+    for broken in ({k: v for k, v in record.items() if k != key}, record | {key: "x"}, record | {key: [[1]]}):
+        with pytest.raises(InputError, match="JSON|hand"):
+            Hand.from_json_dict(broken, open_hand())
+
+
+def test_json_of_another_hand_model_is_refused():
+    record = make_hand().to_json_dict()
+    record["shape"][0] += 1.0
+    with pytest.raises(InputError, match="--hand"):
+        Hand.from_json_dict(record, open_hand())
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"side": "both"}, "left or right"),
+        ({"pose": np.zeros(44)}, "pose"),
+        ({"keypoints_2d": np.full((21, 2), np.nan)}, "keypoints_2d"),
+        ({"score": float("inf")}, "score"),
+    ],
+)
+def test_a_hand_checks_its_fields(change, word):
+    with pytest.raises(InputError, match=word):
+        dataclasses.replace(make_hand(), **change)
+
+
+def test_a_hand_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_hand().side = "left"  # type: ignore[misc]
+
+
+def test_left_is_the_exact_mirror_and_stays_inside_out_free():
+    rng = np.random.default_rng(0)
+    pose, shape, rotation = rng.normal(0, 0.2, 45), rng.normal(size=10), rng.normal(size=4)
+    right = posed_mesh(open_hand(), pose, shape, rotation, "right")
+    left = posed_mesh(open_hand(), pose, shape, rotation, "left")
+    for a, b in zip(left[:2], right[:2], strict=True):
+        np.testing.assert_array_equal(a, b * np.float32([-1, 1, 1]))
+    for vertices, _, faces in (left, right):
+        a, b, c = (vertices[faces[:, k]] for k in range(3))
+        assert np.einsum("fi,fi->", a, np.cross(b, c)) / 6 > 1e-4  # enclosed volume: normals point outwards
+    assert (mirrored_if_left(right[0], "right") == right[0]).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(x=st.floats(-400, 700), y=st.floats(-300, 500), pixels=st.floats(3, 3000), focal=st.floats(50, 5000))
+def test_weak_perspective_and_pinhole_meet_at_the_wrist(x, y, pixels, focal):
+    base = make_hand(pixels=pixels, center=(x, y))
+    depth = focal / base.scale
+    translation = np.array([*((base.wrist_px - base.center_px) / base.scale), depth])
+    hand = dataclasses.replace(base, focal_px=focal, translation=translation)
+    np.testing.assert_allclose(hand.wrist_px, base.wrist_px, atol=0.02 + 1e-5 * pixels)
+    pinhole = project_pinhole(hand.joints_3d[:1], hand.translation, hand.focal_px, hand.center_px)
+    np.testing.assert_allclose(pinhole, hand.project(hand.joints_3d[:1]), atol=0.02)
+    np.testing.assert_allclose(hand.project(hand.joints_3d), hand.keypoints_2d, atol=0.02 + 1e-4 * pixels)
+
+
+@pytest.mark.parametrize("center", [(160, 120), (0, 0), (319, 100), (-500, 50)])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_mask_and_depth_equal_one_rendering_of_the_whole_picture(side, center, monkeypatch):
+    monkeypatch.setattr("densehand.result._TILE", 37)
+    size = (240, 320)
+    hand = make_hand(side, size, pixels=150, center=center)
+    whole = rasterise(torch.from_numpy(hand.screen_vertices()), torch.from_numpy(hand.faces), size)
+    mask, depth = hand.mask(size), hand.depth(size)
+    assert mask.shape == depth.shape == size and mask.dtype == bool and depth.dtype == np.float32
+    # tiles shift the coordinates, so a centre on an edge may fall to the other side
+    assert (mask != whole.mask.numpy()).sum() <= 3
+    both = mask & whole.mask.numpy()
+    np.testing.assert_allclose(depth[both], whole.depth.numpy()[both], atol=2e-5)
+    assert (depth[~mask] == 0).all()
+    if center == (160, 120):
+        inside = np.floor(hand.keypoints_2d).astype(int)
+        assert mask[inside[:, 1], inside[:, 0]].mean() > 0.9
+        assert abs(depth[mask] - hand.translation[2]).max() < 0.2
+    if center == (-500, 50):
+        assert not mask.any()
+
+
+def test_mask_also_covers_what_lies_behind_the_camera_plane():
+    hand = make_hand()
+    close = dataclasses.replace(hand, focal_px=1.0, translation=hand.translation * [1, 1, 1e-3])
+    near = dataclasses.replace(close, translation=np.array([*((hand.wrist_px - hand.center_px) / hand.scale), 1 / hand.scale]))
+    assert near.depth((240, 320)).min() < 0
+    np.testing.assert_array_equal(near.mask((240, 320)), hand.mask((240, 320)))
+
+
+def test_an_8k_mask_costs_little_memory():
+    import tracemalloc
+
+    hand = make_hand(size=(4320, 7680), pixels=60, center=(7000, 4000))
+    tracemalloc.start()
+    mask = hand.mask((4320, 7680))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 500 < mask.sum() < 60 * 60 and mask[3900:4100, 6900:7100].sum() == mask.sum()
+    assert peak < 1.2 * 4320 * 7680
+
+
+def test_document_round_trip_and_refusals(tmp_path):
+    path = tmp_path / "a.json"
+    record = document("photos/a.jpg", 320, 240, "dhpe-lite", [make_hand()])
+    assert list(record) == ["schema", "image", "width", "height", "model", "hands"]
+    assert record["schema"] == "densehand/1"
+    path.write_text(json.dumps(record))
+    assert read_document(path) == record
+    refused = ["", "[]", "{}", "{", json.dumps(record | {"schema": "densehand/2"}), json.dumps(record | {"width": "320"})]
+    refused += [json.dumps(record | {"hands": None}), json.dumps(record | {"height": 0}), "\xff"]
+    for text in refused:
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(InputError) as caught:
+            read_document(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="check the path"):
+        read_document(tmp_path / "none.json")
