@@ -51,7 +51,7 @@ class _Rows(NamedTuple):
 
     face: Tensor  # int64
     first: Tensor  # int64, the first pixel's place among all pictures' pixels
-    count: Tensor  # int64, pixels, positive
+    length: Tensor  # int64, pixels, positive
     depth: Tensor  # z at the first pixel's centre
     slope: Tensor  # dz/dx
 
@@ -83,7 +83,7 @@ def rasterise(
         InputError: shapes do not fit, or a face names a vertex that is not there.
     """
     height, width = size
-    _check(vertices, faces, size)
+    check_mesh(vertices, faces, size)
     batch = vertices.shape[:-2]
     flat = vertices.reshape(-1, *vertices.shape[-2:])
     with torch.no_grad():
@@ -136,7 +136,8 @@ def _spread(fragments: Fragments, corners: Float[Tensor, "n 3 C"], background: f
     return plane.index_put((fragments.covered,), values).reshape(*fragments.face_index.shape, -1)
 
 
-def _check(vertices: Tensor, faces: Tensor, size: tuple[int, int]) -> None:
+def check_mesh(vertices: Tensor, faces: Tensor, size: tuple[int, int]) -> None:
+    """Raise InputError where vertices, faces and size are not a picture's."""
     if vertices.ndim < 2 or vertices.shape[-1] != 3 or not vertices.is_floating_point():
         raise InputError(f"vertices to render are (*b V 3) floating point, not {tuple(vertices.shape)}")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point():
@@ -164,13 +165,13 @@ def _nearest(
     pixels = vertices.shape[0] * height * width
     winner = torch.full((pixels,), _EMPTY, dtype=torch.int64, device=vertices.device)
     rows = _rows(vertices, faces, height, width, cull, near)
-    total = rows.count.cumsum(0)
+    total = rows.length.cumsum(0)
     for low, high in _portions(total):
-        count = rows.count[low:high]
+        count = rows.length[low:high]
         hits = int(total[high - 1] - total[low] + count[0])
         counter = torch.arange(hits, device=count.device)
         row = torch.repeat_interleave(torch.arange(low, high, device=count.device), count, output_size=hits)
-        along = counter - (total - rows.count - (total[low] - count[0])).index_select(0, row)
+        along = counter - (total - rows.length - (total[low] - count[0])).index_select(0, row)
         depth = rows.depth.index_select(0, row) + rows.slope.index_select(0, row) * along.to(rows.depth.dtype)
         key = (_ordered(depth) << 32) | rows.face.index_select(0, row)
         winner.scatter_reduce_(0, rows.first.index_select(0, row) + along, key, "amin")
