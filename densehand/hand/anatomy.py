@@ -22,9 +22,15 @@ from torch import Tensor
 
 from densehand.hand.keypoints import JOINT_NAMES
 
-# Where the pad of each thumb bone turns when it bends: the axis of the thumb's IP joint in the hand frame. The thumb's
-# three joints share it up to the part along the bone.
-_THUMB_FLEXION = (-0.18, 0.47, -0.86)
+# The axis each finger flexes about, in the hand frame; the part along a bone is dropped for that bone. The arch of the
+# palm turns the ring and little fingers' pads towards the thumb; the thumb's nail looks sideways.
+FLEXION_GUIDES: dict[str, tuple[float, float, float]] = {
+    "index": (1.0, 0.0, 0.0),
+    "middle": (1.0, 0.0, 0.0),
+    "ring": (0.99, 0.0, 0.14),
+    "little": (0.98, 0.0, 0.20),
+    "thumb": (-0.11, 0.50, -0.86),
+}
 
 # Degrees: (lower, upper) of [flexion, abduction, twist], measured from the flat hand. Passive ranges of healthy adults
 # (AAOS; Norkin & White), a little widened, since a fit must be able to reach every real pose.
@@ -33,11 +39,11 @@ _LIMITS_DEGREES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple
     "middle_mcp": ((-30, 95), (-20, 20), (-10, 10)),
     "ring_mcp": ((-30, 95), (-20, 20), (-10, 10)),
     "little_mcp": ((-30, 95), (-30, 20), (-12, 12)),
-    "pip": ((-5, 110), (-4, 4), (-4, 4)),
-    "dip": ((-10, 85), (-4, 4), (-4, 4)),
+    "pip": ((-8, 115), (-8, 8), (-8, 8)),
+    "dip": ((-15, 85), (-6, 6), (-6, 6)),
     "thumb_cmc": ((-35, 45), (-35, 45), (-30, 40)),
-    "thumb_mcp": ((-25, 70), (-20, 20), (-15, 15)),
-    "thumb_ip": ((-25, 90), (-5, 5), (-5, 5)),
+    "thumb_mcp": ((-25, 70), (-20, 20), (-20, 20)),
+    "thumb_ip": ((-25, 90), (-10, 10), (-8, 8)),
 }
 
 # Degrees of flexion of a hand at rest: (MCP, PIP, DIP) a finger, the little finger curled most.
@@ -71,7 +77,7 @@ def joint_frames(keypoints: Float[Tensor, "21 3"]) -> Float[Tensor, "15 3 3"]:
         if name == "thumb_mcp":
             k += 1
         twist = torch.nn.functional.normalize(keypoints[k + 1] - keypoints[k], dim=0)
-        guide = keypoints.new_tensor(_THUMB_FLEXION if finger == "thumb" else (1.0, 0.0, 0.0))
+        guide = keypoints.new_tensor(FLEXION_GUIDES[finger])
         flexion = torch.nn.functional.normalize(guide - (guide @ twist) * twist, dim=0)
         frames.append(torch.stack([flexion, torch.linalg.cross(twist, flexion), twist]))
     return torch.stack(frames)
