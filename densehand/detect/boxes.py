@@ -1,0 +1,92 @@
+"""Box arithmetic of the detector: overlaps, suppression of duplicates, and picking peaks from the dense answers.
+
+Boxes are ``[x0, y0, x1, y1]`` in continuous pixels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from densehand.detect.model import DetectorOutput, boxes_of
+
+
+class Candidates(NamedTuple):
+    """Peaks of one picture before suppression, best first."""
+
+    boxes: NDArray[np.float32]  # (n, 4) input px
+    scores: NDArray[np.float32]  # (n,) in (0, 1)
+    right: NDArray[np.float32]  # (n,) probability of a right hand
+
+
+def areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n"]:
+    """Areas in px²; a box turned inside out has area 0."""
+    return np.clip(boxes[..., 2] - boxes[..., 0], 0, None) * np.clip(boxes[..., 3] - boxes[..., 1], 0, None)
+
+
+def intersections(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """Areas of the pairwise intersections, px²."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.prod(np.clip(high - low, 0, None), axis=-1)
+
+
+def iou(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """Pairwise intersection over union, in [0, 1]; two empty boxes give 0."""
+    common = intersections(a, b)
+    union = areas(a)[:, None] + areas(b)[None, :] - common
+    return common / np.maximum(union, 1e-9)
+
+
+def suppress(
+    boxes: Float[np.ndarray, "n 4"],
+    scores: Float[np.ndarray, "n"],
+    iou_threshold: float = 0.45,
+    containment: float = 0.85,
+    smallest_ratio: float = 0.06,
+) -> Int[np.ndarray, "k"]:
+    """Indices of the boxes to keep, best score first (ties in their order); sides play no part.
+
+    A box goes if a kept, better one overlaps it by an IoU of more than ``iou_threshold``, or if more than
+    ``containment`` of the smaller of the two lies within the other: a palm or a fist's fingers found beside their own
+    hand. Boxes of less than ``smallest_ratio`` of the other's area are spared by the second rule: that is a far hand
+    before or behind a near one.
+    """
+    order = np.argsort(-scores, kind="stable")
+    area, common = areas(boxes), intersections(boxes, boxes)
+    smaller, larger = np.minimum(area[:, None], area), np.maximum(area[:, None], area)
+    union = area[:, None] + area - common
+    inside = (common > containment * smaller) & (smaller > smallest_ratio * larger)
+    rivals = (common > iou_threshold * np.maximum(union, 1e-9)) | inside
+    alive = np.ones(len(boxes), bool)
+    keep = []
+    for i in order:
+        if alive[i]:
+            keep.append(i)
+            alive &= ~rivals[i]
+    return np.asarray(keep, dtype=np.int64)
+
+
+def peaks(output: DetectorOutput, threshold: float, limit: int = 100) -> list[Candidates]:
+    """Local maxima (3×3) of the centre map at or above ``threshold``, at most ``limit`` of each picture, best first."""
+    score = output.centre_logit.float().sigmoid()
+    is_peak = (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score) & (score >= threshold)
+    boxes = boxes_of(output).float()
+    right = output.side_logit.float().sigmoid()
+    found = []
+    for b in range(score.shape[0]):
+        rows, columns = torch.nonzero(is_peak[b], as_tuple=True)
+        values = score[b, rows, columns]
+        order = torch.argsort(values, descending=True, stable=True)[:limit]
+        rows, columns = rows[order], columns[order]
+        found.append(
+            Candidates(
+                boxes[b, :, rows, columns].T.cpu().numpy(),
+                values[order].cpu().numpy(),
+                right[b, rows, columns].cpu().numpy(),
+            )
+        )
+    return found

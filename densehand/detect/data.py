@@ -1,0 +1,207 @@
+"""Training pictures of the detector: full frames and hand crops with a teacher's keypoints, backgrounds, held-back
+split.
+
+Reads a folder laid out like this (the openly licensed photos the shipped weights were trained on; one JSON object a
+line):
+
+- ``photos/frames.jsonl``: ``frame`` (path), ``source``, ``boxes`` (people's boxes around whole hands, or none),
+  ``teacher`` (list of ``box``, ``side``, ``score``, the k-th belonging to the crop ``…_k.jpg``);
+- ``photos/labels.jsonl``: ``crop`` (path), ``source``, ``frame``, ``side``, ``score``, ``keypoints_px`` (21×2, crop
+px);
+- ``backgrounds/*.jpg``: pictures without hands.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from densehand.errors import InputError
+
+Pixels = NDArray[Any]  # uint8, H×W×3 (RGB) or H×W
+Points = NDArray[Any]  # float32, n×2 points, 4-number boxes or 2×3 matrices, px
+
+# Backgrounds that show hands after all (looked through by eye); they are neither background nor negative.
+BACKGROUNDS_WITH_HANDS = frozenset(
+    [150, 151, 185, 186, 187, 188, 189, 192, 193, 219, 261, 273, 274, 275, 292, 293, 294, 295, 296, 302, 303, 304, 305]
+    + [327, 328, 329, 330, 386, 415, 457, 538, 539, 540, 541, 542, 545, 546, 549, 558, 580, 588, 589]
+)
+# Frames of these sources without a teacher's hand do show hands, except the two empty ones.
+EMPTY_FRAMES = frozenset(["fingercount/00000", "fingercount/01440"])
+BLOCK, PERIOD, HELD_BACK = 50, 8, 3  # every eighth block of fifty neighbours is held back
+GUARD = 3  # neighbours of a held-back block are not trained on either: a film's next frame is the same picture
+
+
+@dataclass(frozen=True)
+class LabelledHand:
+    """A hand in a picture."""
+
+    keypoints: Points  # (21, 2) px
+    right: bool
+    side_weight: float = 1.0  # 0 (side unknown) … 1
+
+
+def decoded(encoded: bytes, flags: int) -> Pixels:
+    """An encoded picture's pixels; ``InputError`` if it cannot be read."""
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    if image is None:
+        raise InputError("a training picture cannot be decoded; fetch the data again")
+    return image
+
+
+@dataclass
+class Picture:
+    """An encoded picture with everything known about its hands."""
+
+    encoded: bytes
+    source: str
+    hands: list[LabelledHand]
+    ignore: list[Points] = field(default_factory=list)  # boxes that may hold unlabelled hands, px
+    whole: bool = True  # False: other, unlabelled hands may be in it, so only the labelled hand may be cut out of it
+    cutout: bytes | None = None  # PNG mask of the hand, if there is one
+
+    def decode(self, reduce: int = 1) -> Pixels:
+        """RGB, H×W×3; ``reduce`` 2, 4 or 8 decodes a JPEG at a fraction of its size, at a fraction of the cost."""
+        flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}.get(
+            reduce, cv2.IMREAD_REDUCED_COLOR_8
+        )
+        return cv2.cvtColor(decoded(self.encoded, flags), cv2.COLOR_BGR2RGB)
+
+
+def is_held_back(index: int) -> bool:
+    """Whether the index-th picture of a source is held back for measuring."""
+    return (index // BLOCK) % PERIOD == HELD_BACK
+
+
+def is_for_training(index: int) -> bool:
+    """Whether a picture may be trained on: neither held back nor a close neighbour in time of one that is."""
+    return not any(is_held_back(i) for i in (index - GUARD, index, index + GUARD))
+
+
+def selected(index: int, held_back: bool) -> bool:
+    """Membership of the two splits."""
+    return is_held_back(index) if held_back else is_for_training(index)
+
+
+def _rows(path: Path) -> list[dict]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such label file; give the folder that holds photos/ and backgrounds/")
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _hand(points: Points, side: str, score: float) -> LabelledHand:
+    return LabelledHand(points, side == "right", float(np.clip(2 * score - 1, 0, 1)))
+
+
+def read_frames(folder: str | Path, held_back: bool) -> list[Picture]:
+    """Full frames. People's boxes without a teacher's hand inside, and all of ``rf100``'s (two hands, one box), are
+    ignored."""
+    photos = Path(folder) / "photos"
+    crops = {row["crop"]: row for row in _rows(photos / "labels.jsonl")}
+    pictures = []
+    for row in _rows(photos / "frames.jsonl"):
+        name = row["frame"].removeprefix("frames/").removesuffix(".jpg")
+        if not selected(int(name.split("/")[1]), held_back):
+            continue
+        if not row["teacher"] and not row["boxes"] and name not in EMPTY_FRAMES:
+            continue
+        hands, boxes = [], []
+        for k, teacher in enumerate(row["teacher"]):
+            keypoints = np.asarray(crops[f"crops/{name}_{k}.jpg"]["keypoints_px"], np.float32)
+            box = np.asarray(teacher["box"], np.float32)  # tight around the same keypoints: gives the crop's place
+            low, high = keypoints.min(0), keypoints.max(0)
+            points = (keypoints - low) / np.maximum(high - low, 1e-3) * (box[2:] - box[:2]) + box[:2]
+            hands.append(_hand(points.astype(np.float32), teacher["side"], teacher["score"]))
+            boxes.append(box)
+        ignore = [
+            np.asarray(box, np.float32)
+            for box in row["boxes"]
+            if row["source"] == "rf100" or not any(_covers(box, other) for other in boxes)
+        ]
+        pictures.append(Picture((photos / row["frame"]).read_bytes(), row["source"], hands, ignore))
+    return pictures
+
+
+def _covers(box: list[float], other: Points) -> bool:
+    centre = (other[:2] + other[2:]) / 2
+    return bool(box[0] < centre[0] < box[2] and box[1] < centre[1] < box[3])
+
+
+def read_crops(folder: str | Path, held_back: bool) -> list[Picture]:
+    """Hand crops (about twice the hand's box) of all sources."""
+    photos = Path(folder) / "photos"
+    rows = _rows(photos / "labels.jsonl")
+    hands_in_frame = Counter(row["frame"] for row in rows)
+    pictures = []
+    for row in rows:
+        if not selected(int(row["frame"].split("/")[1]), held_back):
+            continue
+        hand = _hand(np.asarray(row["keypoints_px"], np.float32), row["side"], row["score"])
+        whole = row["source"] != "rf100" and hands_in_frame[row["frame"]] == 1
+        pictures.append(Picture((photos / row["crop"]).read_bytes(), row["source"], [hand], whole=whole))
+    return pictures
+
+
+def read_backgrounds(folder: str | Path, held_back: bool) -> list[Picture]:
+    """Hand-free pictures; neighbours are crops of the same photo, so the split goes by blocks of eight."""
+    pictures = []
+    for path in sorted((Path(folder) / "backgrounds").glob("*.jpg")):
+        index = int(path.stem)
+        if index in BACKGROUNDS_WITH_HANDS or ((index // 8) % PERIOD == HELD_BACK) != held_back:
+            continue
+        pictures.append(Picture(path.read_bytes(), "background", []))
+    return pictures
+
+
+def visible_rectangle(image: Pixels, dark: int = 10) -> tuple[int, int, int, int]:
+    """(x0, y0, x1, y1) of a crop without the black bars it has where it reached over its photo's border."""
+    step = max(image.shape[0] // 64, 1)
+    bright = image[::step, ::step].max(axis=2) > dark
+    columns, rows = np.flatnonzero(bright.mean(0) > 0.05) * step, np.flatnonzero(bright.mean(1) > 0.05) * step
+    if len(columns) < 8 or len(rows) < 8:
+        return 0, 0, image.shape[1], image.shape[0]
+    right, bottom = min(columns[-1] + step, image.shape[1]), min(rows[-1] + step, image.shape[0])
+    return int(columns[0]), int(rows[0]), int(right), int(bottom)
+
+
+def cut_out(image: Pixels, keypoints: Points, size: int = 96) -> Pixels | None:
+    """Mask (H×W, 0/255) of a hand by GrabCut seeded with the keypoints' bones, or None where it came out implausible.
+
+    Worth it for photos before a plain wall; ``size`` is the working resolution in pixels.
+    """
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    points = keypoints * scale
+    extent = float(np.max(points.max(0) - points.min(0)))
+    seeds = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
+    hull = cv2.convexHull(points.astype(np.int32))
+    around = cv2.fillConvexPoly(np.zeros_like(seeds), hull, 1)
+    grow = max(int(0.35 * extent), 1)
+    around = cv2.dilate(around, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1, 2 * grow + 1)))
+    seeds[around > 0] = cv2.GC_PR_BGD
+    for finger in range(5):
+        chain = points[[0, *range(1 + 4 * finger, 5 + 4 * finger)]].astype(np.int32)
+        cv2.polylines(seeds, [chain], False, int(cv2.GC_PR_FGD), max(int(0.16 * extent), 2))
+    for finger in range(5):
+        chain = points[[0, *range(1 + 4 * finger, 5 + 4 * finger)]].astype(np.int32)
+        cv2.polylines(seeds, [chain], False, int(cv2.GC_FGD), max(int(0.04 * extent), 1))
+    black = small.max(2) < 10
+    seeds[black & (seeds != cv2.GC_FGD)] = cv2.GC_BGD
+    try:
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(small, seeds, (0, 0, 1, 1), *models, 2, cv2.GC_INIT_WITH_MASK)
+    except cv2.error:
+        return None
+    mask: Pixels = np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8) * 255
+    inside = (mask > 0).mean() * size * size / max(extent * extent, 1)
+    if not 0.2 < inside < 1.6:
+        return None
+    mask = cv2.GaussianBlur(mask, (0, 0), 0.8)
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)

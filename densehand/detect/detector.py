@@ -1,0 +1,182 @@
+"""The detector as the pipeline uses it: a photo in, hands out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+
+from densehand.detect.boxes import Candidates, peaks, suppress
+from densehand.detect.model import SIDE_MULTIPLE, DetectorNet
+from densehand.detect.weights import DetectorCard, load_net
+from densehand.errors import InputError
+from densehand.network.fuse import fuse_batch_norms
+
+Zoom = Literal["auto", "always", "never"]
+PADDING_GREY = 114  # of the bars that bring a picture's sides to multiples of 32
+ZOOM_FROM = 1.5  # a picture is worth a closer look if its longer side exceeds this many input sizes
+MAX_WINDOWS = 32  # of a closer look: bounds its time on any picture
+WINDOW_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One hand. ``box`` [x0, y0, x1, y1] in continuous pixels of the photo, tight around the 21 keypoints.
+
+    It may reach over the photo's border where the hand does. ``side`` is the hand's own, seen in a photo that is not
+    mirrored; ``side_score`` is its probability, in [0.5, 1]; ``score``, in (0, 1), that there is a hand.
+    """
+
+    box: NDArray[np.float64]
+    side: Literal["left", "right"]
+    side_score: float
+    score: float
+
+
+class Window(NamedTuple):
+    """A part of the photo looked at on its own, px."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Detector:
+    """Finds hands of either side, any in-plane rotation and any size in photos.
+
+    ``threshold`` is the least score reported. ``zoom`` says when to look a second time, closer, through overlapping
+    windows: ``"auto"`` if the photo is larger than 384 px and the first look found nothing, ``"always"`` (if it is
+    larger), ``"never"``. The first look sees the photo at ``input_size`` pixels along its longer side and finds hands
+    of about a sixteenth of that side up.
+    """
+
+    def __init__(
+        self,
+        net: DetectorNet,
+        card: DetectorCard | None = None,
+        threshold: float = 0.4,
+        zoom: Zoom = "auto",
+        device: str | torch.device = "cpu",
+    ):
+        card = card or DetectorCard()
+        if zoom not in ("auto", "always", "never"):
+            raise InputError(f"zoom={zoom!r}: use 'auto', 'always' or 'never'")
+        if not 0 < threshold < 1:
+            raise InputError(f"threshold={threshold}: the detector's threshold must lie between 0 and 1")
+        self.device = torch.device(device)
+        fused = fuse_batch_norms(net.eval())
+        self.net = fused.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.card, self.threshold, self.zoom = card, threshold, zoom
+        self.input_size = card.input_size
+
+    @classmethod
+    def load(
+        cls,
+        device: str | torch.device = "auto",
+        threshold: float = 0.4,
+        zoom: Zoom = "auto",
+        path: str | Path | None = None,
+    ) -> "Detector":
+        """The detector with the weights in the package (or of ``path``, a ``.safetensors`` file with its card beside
+        it).
+
+        Raises ``WeightsError`` for missing or damaged weights, ``InputError`` for a device that cannot be had.
+        """
+        from densehand.network.zoo import resolve_device
+
+        net, card = load_net(path)
+        return cls(net, card, threshold, zoom, resolve_device(device))
+
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
+        """Hands in an RGB photo, best score first; ``InputError`` if it is not an H×W×3 uint8 array with pixels."""
+        image = check_image(image)
+        height, width = image.shape[:2]
+        found = self._look(image, [Window(0, 0, width, height)])
+        worth_it = max(height, width) > ZOOM_FROM * self.input_size
+        if worth_it and (self.zoom == "always" or (self.zoom == "auto" and not len(found.scores))):
+            closer = self._look(image, zoom_windows(width, height, self.input_size))
+            found = Candidates(*(np.concatenate(pair) for pair in zip(found, closer, strict=True)))
+        keep = suppress(found.boxes, found.scores)
+        return [_detection(found.boxes[i], float(found.right[i]), float(found.scores[i])) for i in keep]
+
+    @torch.inference_mode()
+    def _look(self, image: NDArray[np.uint8], windows: list[Window]) -> Candidates:
+        """Candidates of all windows (of one size), in pixels of the photo, not yet suppressed."""
+        parts = []
+        for start in range(0, len(windows), WINDOW_BATCH):
+            batch = windows[start : start + WINDOW_BATCH]
+            pixels, scale = zip(*(self._letterbox(image, window) for window in batch), strict=True)
+            inputs = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
+            output = self.net(inputs)
+            output = output._replace(centre_logit=self.card.calibrate(output.centre_logit))
+            for window, (sx, sy), candidates in zip(batch, scale, peaks(output, self.threshold), strict=True):
+                boxes = candidates.boxes / np.array([sx, sy, sx, sy]) + np.array([window.x, window.y] * 2)
+                whole = ~cut_by_window(boxes, window, image.shape[1], image.shape[0])
+                parts.append(Candidates(boxes[whole], candidates.scores[whole], candidates.right[whole]))
+        return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _letterbox(self, image: NDArray[np.uint8], window: Window) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+        """A window at the network's size, padded right and below, and the scale factors of x and y."""
+        scale = self.input_size / max(window.width, window.height)
+        width, height = (max(round(n * scale), 1) for n in (window.width, window.height))
+        part = image[window.y : window.y + window.height, window.x : window.x + window.width]
+        shrinks = scale < 1
+        small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        padded_width, padded_height = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in (width, height))
+        canvas = np.full((padded_height, padded_width, 3), PADDING_GREY, np.uint8)
+        canvas[:height, :width] = small
+        return canvas, (width / window.width, height / window.height)
+
+
+def _detection(box: NDArray[np.float32], right: float, score: float) -> Detection:
+    side: Literal["left", "right"] = "right" if right >= 0.5 else "left"
+    return Detection(box.astype(np.float64), side, max(right, 1 - right), score)
+
+
+def check_image(image: object) -> NDArray[np.uint8]:
+    """The image itself if it is an H×W×3 uint8 array with at least one pixel; ``InputError`` otherwise."""
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"the detector takes an H×W×3 uint8 array, not {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        kind = f"{image.dtype} of shape {image.shape}"
+        raise InputError(f"the detector takes an H×W×3 uint8 array, not {kind}; convert it to 8-bit RGB")
+    if image.size == 0:
+        raise InputError(f"the picture has no pixels (shape {image.shape}); give one of at least 1×1")
+    return image
+
+
+def zoom_windows(width: int, height: int, input_size: int, overlap: float = 0.3) -> list[Window]:
+    """Windows of one size that cover the photo with at least ``overlap`` between neighbours; at most MAX_WINDOWS.
+
+    Their side is a third of the longer side of the photo, in long strips twice the shorter side, but never less than
+    ``input_size`` pixels (nothing would be gained) unless the photo is narrower than that.
+    """
+    side = max(input_size, min(max(width, height) // 3, 2 * min(width, height)))
+    while True:
+        columns, rows = (1 + max(-(-(n - side) // max(int(side * (1 - overlap)), 1)), 0) for n in (width, height))
+        if columns * rows <= MAX_WINDOWS:
+            break
+        side = side * 5 // 4
+    w, h = min(side, width), min(side, height)
+    xs, ys = (np.linspace(0, n - m, k).round().astype(int) for n, m, k in ((width, w, columns), (height, h, rows)))
+    return [Window(int(x), int(y), w, h) for y in ys for x in xs]
+
+
+def cut_by_window(
+    boxes: Float[np.ndarray, "n 4"], window: Window, width: int, height: int, margin: float = 0.02
+) -> NDArray[np.bool_]:
+    """Which boxes touch an edge of the window that is not also the photo's: such hands are cut off, another window
+    has them whole."""
+    dx, dy = margin * window.width, margin * window.height
+    right, below = window.x + window.width, window.y + window.height
+    return (
+        ((boxes[:, 0] < window.x + dx) & (window.x > 0))
+        | ((boxes[:, 1] < window.y + dy) & (window.y > 0))
+        | ((boxes[:, 2] > right - dx) & (right < width))
+        | ((boxes[:, 3] > below - dy) & (below < height))
+    )

@@ -1,0 +1,163 @@
+"""Training program of the detector: ``python -m densehand.detect.train --data FOLDER`` (layout:
+densehand/detect/data.py).
+
+Short CPU runs are the aim: two thirds of the time small pictures, then the size it will work at. Checkpoints hold all
+state (weights, averages, optimiser, clock), so a stopped run goes on where it was; the random pictures it draws differ.
+"""
+
+import argparse
+import copy
+import csv
+import math
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from densehand.detect.compose import Composer, Example
+from densehand.detect.data import read_backgrounds, read_crops, read_frames
+from densehand.detect.losses import detector_losses, make_targets
+from densehand.detect.model import STRIDE, DetectorNet
+from densehand.network.backbone import EfficientNetLite0
+from densehand.network.imagenet import load_imagenet_trunk
+
+FROZEN_BLOCKS = 3  # the trunk to stride 4 stays as ImageNet left it: half of a step's cost, little to learn
+SCHEDULE = ((0.0, 160), (0.3, 192), (0.7, 256))  # from this share of the training time on, this picture size
+
+
+def collate(examples: list[Example], device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Pictures B×3×S×S in [0, 1], and (boxes, valid, right, side weight, ignore) padded to the same length."""
+    images = torch.from_numpy(np.stack([e.image for e in examples])).to(device).permute(0, 3, 1, 2).float() / 255
+    n = max(max(len(e.boxes) for e in examples), 1)
+    m = max(max(len(e.ignore) for e in examples), 1)
+    boxes, ignore = np.zeros((len(examples), n, 4), np.float32), np.zeros((len(examples), m, 4), np.float32)
+    valid = np.zeros((len(examples), n), bool)
+    right, weight = np.zeros((2, len(examples), n), np.float32)
+    for i, e in enumerate(examples):
+        boxes[i, : len(e.boxes)], ignore[i, : len(e.ignore)] = e.boxes, e.ignore
+        valid[i, : len(e.boxes)] = True
+        right[i, : len(e.boxes)], weight[i, : len(e.boxes)] = e.right, e.side_weight
+    labels = tuple(torch.from_numpy(x).to(device) for x in (boxes, valid, right, weight, ignore))
+    return images.contiguous(memory_format=torch.channels_last), labels
+
+
+class Averaged:
+    """Exponential moving average of a network's weights and statistics; young averages forget faster."""
+
+    def __init__(self, net: DetectorNet, decay: float = 0.998):
+        self.net, self.decay, self.steps = copy.deepcopy(net).eval(), decay, 0
+
+    @torch.no_grad()
+    def update(self, net: DetectorNet) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for mean, value in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+
+def picture_size(done: float) -> int:
+    """Side in pixels of the pictures to train on when the share ``done`` of the time is over."""
+    return next(size for start, size in reversed(SCHEDULE) if done >= start)
+
+
+def set_training(net: DetectorNet) -> None:
+    """Training mode for everything above the frozen part of the trunk, whose batch statistics stay fixed too."""
+    net.train()
+    for part in (net.stem, *net.blocks[:FROZEN_BLOCKS]):
+        part.eval().requires_grad_(False)
+
+
+def learning_rate(done: float) -> float:
+    """Factor on the base rate: a short warm-up, then a cosine to 2 %."""
+    return min(done / 0.02 + 0.05, 1.0) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def train(
+    data: Path, run: Path, minutes: float, batch: int, rate: float, device: torch.device, seed: int, pause: float = 4.0
+) -> DetectorNet:
+    """Train for ``minutes`` (earlier runs in the same folder counted in); returns the averaged network."""
+    run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    checkpoint = run / "checkpoint.pt"
+    trunk = load_imagenet_trunk("efficientnet_lite0")
+    assert isinstance(trunk, EfficientNetLite0)
+    net = DetectorNet(trunk).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = Averaged(net)
+    old = list(net.blocks[FROZEN_BLOCKS:].parameters())
+    new = [p for name, p in net.named_parameters() if not name.startswith(("stem", "blocks"))]
+    optimiser = torch.optim.AdamW([{"params": old, "lr": 0.3 * rate}, {"params": new, "lr": rate}], weight_decay=0.02)
+    base = [group["lr"] for group in optimiser.param_groups]
+    spent, step, seen = 0.0, 0, 0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        net.load_state_dict(state["net"])
+        averaged.net.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        averaged.steps, spent, step, seen = (state[k] for k in ("step", "spent", "step", "seen"))
+    composer = Composer(
+        read_frames(data, False), read_crops(data, False), read_backgrounds(data, False), seed + 1000003 * step
+    )
+    log = open(run / "log.csv", "a", newline="", encoding="utf-8")  # noqa: SIM115
+    writer = csv.writer(log)
+    if log.tell() == 0:
+        writer.writerow(["minutes", "step", "pictures", "size", "centre", "box", "log_size", "side"])
+
+    def save() -> None:
+        state = {"net": net.state_dict(), "averaged": averaged.net.state_dict(), "optimiser": optimiser.state_dict()}
+        torch.save(state | {"spent": spent, "step": step, "seen": seen}, checkpoint.with_suffix(".new"))
+        checkpoint.with_suffix(".new").replace(checkpoint)
+
+    start, before, saved = time.monotonic(), spent, time.monotonic()
+    sums, count = np.zeros(4), 0
+    while spent < 60 * minutes:
+        done = spent / (60 * minutes)
+        size = picture_size(done)
+        images, labels = collate([composer(size) for _ in range(batch)], device)
+        for group, initial in zip(optimiser.param_groups, base, strict=True):
+            group["lr"] = initial * learning_rate(done)
+        set_training(net)
+        losses = detector_losses(net(images), make_targets((size // STRIDE, size // STRIDE), *labels))
+        optimiser.zero_grad(set_to_none=True)
+        losses.total().backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimiser.step()
+        averaged.update(net)
+        step, seen, spent = step + 1, seen + batch, before + time.monotonic() - start
+        sums, count = sums + [loss.item() for loss in losses], count + 1
+        if step % 50 == 0:
+            writer.writerow([f"{spent / 60:.2f}", step, seen, size, *(f"{v:.4f}" for v in sums / count)])
+            log.flush()
+            sums, count = np.zeros(4), 0
+        if time.monotonic() - saved > 60 * pause:
+            save()
+            saved = time.monotonic()
+    save()
+    log.close()
+    return averaged.net
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the training program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with photos/ and backgrounds/")
+    parser.add_argument("--run", type=Path, default=Path("runs/detector"), help="folder for checkpoints and log.csv")
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=2e-3, help="base learning rate of the new layers")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    cv2.setNumThreads(1)
+    device = torch.device(options.device)
+    net = train(options.data, options.run, options.minutes, options.batch, options.rate, device, options.seed)
+    torch.save(net.state_dict(), options.run / "averaged.pt")
+
+
+if __name__ == "__main__":
+    main()
