@@ -43,7 +43,9 @@ def stand_in_loss(estimate: Estimate) -> Tensor:
     return loss
 
 
-def measure(name: str, device: torch.device, sizes: list[int], batch: int, repeats: int) -> Iterator[tuple[str, int, str, float]]:
+def measure(
+    name: str, device: torch.device, sizes: list[int], batch: int, repeats: int
+) -> Iterator[tuple[str, int, str, float]]:
     """(task, size, precision, value) of one model: inference in ms a crop, training in pictures a second."""
 
     def images(count: int, size: int) -> Tensor:

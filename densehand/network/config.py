@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class DHPEConfig:
-    """Architecture of a :class:`densehand.network.estimator.DHPE`; two equal configurations have the same state dict."""
+    """Architecture of a :class:`densehand.network.estimator.DHPE`: equal configurations have equal state dicts."""
 
     name: str
     backbone: Literal["resnet50", "efficientnet_lite0"]

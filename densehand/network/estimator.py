@@ -14,7 +14,7 @@ from densehand.network.mesh import MeshParameters, MeshRegressor, decode, place
 
 @dataclass
 class Estimate:
-    """Everything DHPE says about a batch of crops; crop units are ±1 at the crop's edges, x right, y down, z forward."""
+    """Everything DHPE says about a batch of crops; crop units: ±1 at the crop's edges, x right, y down, z forward."""
 
     features: Float[Tensor, "b d"]  # F
     heatmaps: Float[Tensor, "b 21 32 32"]  # H: probabilities (softmax) or regressed Gaussians (linear)
@@ -37,8 +37,9 @@ class Estimate:
 class DHPE(nn.Module):
     """The estimator of a configuration with a hand model (:class:`densehand.hand.HandModel`).
 
-    ``forward(images)``: (B, 3, S, S) RGB in [0, 1], S a multiple of 32 (224 is the paper's) → :class:`Estimate`. Works under
-    ``torch.autocast``: convolutions run in the lower precision, everything from F and the heat maps on in float32.
+    ``forward(images)``: (B, 3, S, S) RGB in [0, 1], S a multiple of 32 (224 is the paper's) → :class:`Estimate`. Works
+    under ``torch.autocast``: convolutions run in the lower precision, everything from F and the heat maps on in
+    float32.
     """
 
     def __init__(self, config: DHPEConfig, hand: nn.Module):
@@ -93,10 +94,11 @@ class DHPE(nn.Module):
         vertices, _ = self.mesh(h)
         # crop units → pixels; z is scaled alike, so that the mesh keeps its proportions
         pixels = (vertices + vertices.new_tensor([1.0, 1.0, 0.0])) * (size / 2)
-        return silhouette(pixels, self.hand.faces, (size, size))
+        return silhouette(pixels, self.hand.get_buffer("faces"), (size, size))
 
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or images.shape[2] % 32:
             raise InputError(
-                f"crops of shape {tuple(images.shape)} cannot be estimated; give (batch, 3, S, S) with S a multiple of 32"
+                f"crops of shape {tuple(images.shape)} cannot be estimated; "
+                "give (batch, 3, S, S) with S a multiple of 32"
             )

@@ -1,8 +1,9 @@
-"""f_E2D = (f_Feat, f_J2D): from a crop to the feature vector F, 21 heat maps H and the 2D skeleton j (paper, section 3.1).
+"""f_E2D = (f_Feat, f_J2D): from a crop to the feature vector F, 21 heat maps H and the 2D skeleton j (paper, section
+3.1).
 
-f_Feat is a trunk and global pooling. f_J2D is a convolutional pose machine of two stages (Wei et al. 2016): stage 2 sees the
-features and stage 1's maps. Every stage also gives one foreground logit map. Heat maps are 32×32 whatever the input size; a
-cell's position is its centre in crop units (crop edges at ±1).
+f_Feat is a trunk and global pooling. f_J2D is a convolutional pose machine of two stages (Wei et al. 2016): stage 2
+sees the features and stage 1's maps. Every stage also gives one foreground logit map. Heat maps are 32×32 whatever the
+input size; a cell's position is its centre in crop units (crop edges at ±1).
 """
 
 from dataclasses import dataclass
@@ -48,8 +49,9 @@ def soft_argmax(probabilities: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b 2"]
 def local_soft_argmax(maps: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b 2"]:
     """Position (x, y) of each map's maximum, crop units, to a fraction of a cell.
 
-    The mean of the cells within the 5×5 window around the largest, weighted by their squared positive values: squaring halves a
-    Gaussian's variance, so that cutting it off at the window hardly biases the mean. Differentiable in the window's values.
+    The mean of the cells within the 5×5 window around the largest, weighted by their squared positive values: squaring
+    halves a Gaussian's variance, so that cutting it off at the window hardly biases the mean. Differentiable in the
+    window's values.
     """
     height, width = maps.shape[-2:]
     peak = maps.detach().flatten(-2).argmax(-1)
@@ -66,7 +68,9 @@ def mass_near(probabilities: Float[Tensor, "*b h w"], points: Float[Tensor, "*b 
     """Probability mass in the 5×5-cell window centred on each point (crop units): a confidence in [0, 1]."""
     height, width = probabilities.shape[-2:]
     points = points.detach()
-    reach = (2 * WINDOW + 1) / torch.tensor([width, height], dtype=points.dtype, device=points.device)  # half the window
+    reach = (2 * WINDOW + 1) / torch.tensor(
+        [width, height], dtype=points.dtype, device=points.device
+    )  # half the window
     near_x = ((cell_centers(width, points) - points[..., :1]).abs() <= reach[0]).to(probabilities.dtype)
     near_y = ((cell_centers(height, points) - points[..., 1:]).abs() <= reach[1]).to(probabilities.dtype)
     return (probabilities * near_y[..., :, None] * near_x[..., None, :]).sum((-2, -1))
@@ -98,7 +102,7 @@ class PoseStage(nn.Module):
         self.body = nn.Sequential(*layers)
         self.maps = nn.Conv2d(width, NUM_KEYPOINTS + 1, 1)
         nn.init.normal_(self.maps.weight, std=0.01)  # near-flat maps: the first skeleton lies in the middle of the crop
-        nn.init.zeros_(self.maps.bias)
+        nn.init.constant_(self.maps.bias, 0.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Float[Tensor, "b 22 h w"]:
         return self.maps(self.body(x))
@@ -116,7 +120,13 @@ class PoseNet(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels_in = 3
-        for repeats, channels, pool in ((2, 64, True), (2, 128, True), (4, 256, True), (2, 512, False), (2, 256, False)):
+        for repeats, channels, pool in (
+            (2, 64, True),
+            (2, 128, True),
+            (4, 256, True),
+            (2, 512, False),
+            (2, 256, False),
+        ):
             for _ in range(repeats):
                 layers.append(ConvBN(channels_in, channels, 3, act=nn.ReLU(inplace=True)))
                 channels_in = channels
@@ -165,8 +175,11 @@ class EvidenceNet(nn.Module):
         fused = F.relu(fused)
         first = self.stage1(fused)
         second = self.stage2(torch.cat((fused, first), 1))
-        # the head works on the grid of stride 8 and only its maps are resized: at small inputs that is a quarter of the work
-        stages = [_to_heatmap_size(maps.float()) for maps in (first, second)]  # float32: positions need more than 8 bits
+        # the head works on the grid of stride 8 and only its maps are resized: at small inputs that is a quarter of the
+        # work
+        stages = [
+            _to_heatmap_size(maps.float()) for maps in (first, second)
+        ]  # float32: positions need more than 8 bits
         heatmap_logits = [stage[:, :NUM_KEYPOINTS] for stage in stages]
         if self.activation == "softmax":
             heatmaps = heatmap_logits[-1].flatten(-2).softmax(-1).unflatten(-1, (HEATMAP_SIZE, HEATMAP_SIZE))

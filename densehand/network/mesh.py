@@ -17,9 +17,10 @@ from torch import Tensor, nn
 NUM_PARAMETERS = 63
 POSE, SHAPE, ROTATION, SCALE, TRANSLATION = slice(0, 45), slice(45, 55), slice(55, 59), 59, slice(60, 63)
 
-# h = 0 shows the hand edge-on from the thumb's side, fingers up: +90° about the vertical axis turns the thumb (+x) to the
-# camera (-z). Views of the palm and of the back are then a quarter turn away on either side, and the half-turns, where a
-# quaternion near the identity is at its most awkward, are views from the little finger's side and fingers pointing down.
+# h = 0 shows the hand edge-on from the thumb's side, fingers up: +90° about the vertical axis turns the thumb (+x) to
+# the camera (-z). Views of the palm and of the back are then a quarter turn away on either side, and the half-turns,
+# where a quaternion near the identity is at its most awkward, are views from the little finger's side and fingers
+# pointing down.
 R0 = (0.5**0.5, 0.0, 0.5**0.5, 0.0)
 
 # crop units per metre: an open hand 0.18 m long fills two thirds of the crop, which is 2 units wide (1.33 / 0.18)
@@ -27,7 +28,7 @@ S0 = 7.5
 
 
 class MeshParameters(NamedTuple):
-    """A posed hand in the crop: points are ``scale · R(rotation) · X + translation`` with X metres in the hand frame."""
+    """A posed hand in the crop: points are ``scale · R(rotation) · X + translation``, X in metres, hand frame."""
 
     pose: Float[Tensor, "*b 45"]  # axis-angle of 15 joints, radians
     shape: Float[Tensor, "*b 10"]  # standard deviations
@@ -47,14 +48,16 @@ class Skeleton(Protocol):
 def _right_product(right: tuple[float, ...], like: Tensor) -> Float[Tensor, "4 4"]:
     """Matrix M with ``q @ M`` = q · right (Hamilton product of [w, x, y, z] quaternions)."""
     w, x, y, z = right
-    return torch.tensor([[w, x, y, z], [-x, w, -z, y], [-y, z, w, -x], [-z, -y, x, w]], dtype=like.dtype, device=like.device)
+    return torch.tensor(
+        [[w, x, y, z], [-x, w, -z, y], [-y, z, w, -x], [-z, -y, x, w]], dtype=like.dtype, device=like.device
+    )
 
 
 def decode(h: Float[Tensor, "*b 63"]) -> MeshParameters:
     """Mesh parameters of h (docs/architecture.md): the rotation is h's quaternion around the identity, times R0.
 
-    Defined and finite for every finite h; the quaternion (0, 0, 0, 0) decodes to a zero rotation only where h[55] is exactly −1
-    and h[56:59] exactly 0, which normalisation with an epsilon keeps finite.
+    Defined and finite for every finite h; the quaternion (0, 0, 0, 0) decodes to a zero rotation only where h[55] is
+    exactly −1 and h[56:59] exactly 0, which normalisation with an epsilon keeps finite.
     """
     identity = h.new_tensor([1.0, 0.0, 0.0, 0.0])
     quaternion = F.normalize(h[..., ROTATION] + identity, dim=-1, eps=1e-8)
@@ -68,7 +71,7 @@ def decode(h: Float[Tensor, "*b 63"]) -> MeshParameters:
 
 
 def encode(parameters: MeshParameters) -> Float[Tensor, "*b 63"]:
-    """The h that decodes to the given parameters: inverse of :func:`decode`, with the quaternion's sign chosen w ≥ 0."""
+    """The h that decodes to the given parameters: inverse of :func:`decode`; the quaternion's sign makes w ≥ 0."""
     inverse = (R0[0], -R0[1], -R0[2], -R0[3])
     quaternion = F.normalize(parameters.rotation, dim=-1) @ _right_product(inverse, parameters.rotation)
     quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
@@ -91,8 +94,9 @@ def skeleton_in_crop(hand: Skeleton, h: Float[Tensor, "*b 63"]) -> Float[Tensor,
 class MeshRegressor(nn.Module):
     """f_E3D and f_Ref. ``features_width`` is D (2048 for ResNet-50, 1280 for EfficientNet-lite0).
 
-    At the start both layers are nearly zero on everything (HMR's small gain) and f_Ref is the identity on j, so that training
-    begins at the mean hand and the heat maps' skeleton. (Our reading: the paper does not give its initialisation.)
+    At the start both layers are nearly zero on everything (HMR's small gain) and f_Ref is the identity on j, so that
+    training begins at the mean hand and the heat maps' skeleton. (Our reading: the paper does not give its
+    initialisation.)
     """
 
     def __init__(self, features_width: int, iterations: int = 3, dropout: float = 0.0):

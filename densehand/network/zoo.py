@@ -1,26 +1,28 @@
 """Named models: build one, load one with the weights in the package, save one with its card.
 
-A function's or entry's name is the model's name. Weights are one safetensors file beside one JSON card; the card holds the
-file's SHA-256, how it was trained, its licence and its measured accuracy. Large models are stored as int8 with one scale per
-output channel and are dequantised on load.
+A function's or entry's name is the model's name. Weights are one safetensors file beside one JSON card; the card holds
+the file's SHA-256, how it was trained, its licence and its measured accuracy. Large models are stored as int8 with one
+scale per output channel and are dequantised on load.
 """
 
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as serialise_safetensors
 from torch import Tensor, nn
 
-from densehand.errors import DensehandError, InputError, WeightsError
+from densehand.errors import InputError, WeightsError
 from densehand.network.config import CONFIGS, DHPEConfig
 from densehand.network.estimator import DHPE
+from densehand.network.fuse import fuse_batch_norms
 from densehand.network.imagenet import load_imagenet_trunk
 
 MODELS: dict[str, DHPEConfig] = CONFIGS
@@ -47,7 +49,7 @@ class ModelCard:
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``InputError`` where it cannot be had."""
+    """``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``InputError`` if there is none."""
     if isinstance(device, torch.device):
         device = str(device)
     if device == "auto":
@@ -58,7 +60,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         raise InputError(f"unknown device {device!r}; use auto, cpu or cuda") from None
     if resolved.type == "cuda":
         if not torch.cuda.is_available():
-            raise InputError(f"device {device!r}: this machine or this build of torch has no CUDA; use --device cpu or auto")
+            raise InputError(
+                f"device {device!r}: this machine or this build of torch has no CUDA; use --device cpu or auto"
+            )
         if (resolved.index or 0) >= torch.cuda.device_count():
             raise InputError(f"device {device!r}: there are only {torch.cuda.device_count()} CUDA devices")
     elif resolved.type != "cpu":
@@ -76,7 +80,8 @@ def get_config(name: str) -> DHPEConfig:
 def build_model(name: str | DHPEConfig, hand: nn.Module | None = None, imagenet: bool = False) -> DHPE:
     """A new, untrained model in training mode; ``imagenet=True`` starts its trunk from ImageNet weights.
 
-    ``hand`` defaults to the open hand. Convolutions are laid out channels-last, which is the faster layout on CPU and GPU.
+    ``hand`` defaults to the open hand. Convolutions are laid out channels-last, which is the faster layout on CPU and
+    GPU.
     """
     config = name if isinstance(name, DHPEConfig) else get_config(name)
     model = DHPE(config, _default_hand() if hand is None else hand)
@@ -89,3 +94,195 @@ def _default_hand() -> nn.Module:
     from densehand.hand import HandModel
 
     return HandModel.load("open")
+
+
+def hand_fingerprint(hand: nn.Module) -> str:
+    """SHA-256 of what h means: template, shape and pose directions, skinning weights, mean pose (float32).
+
+    Weights belong to the hand they were trained with; a card's fingerprint tells whether the hand has changed since.
+    """
+    digest = hashlib.sha256()
+    buffers = dict(hand.named_buffers())
+    for name in ("template", "shape_dirs", "pose_dirs", "weights", "regressor", "mean_pose"):
+        if name in buffers:
+            digest.update(name.encode())
+            digest.update(buffers[name].detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def quantise(weight: Float[Tensor, "o ..."]) -> tuple[Tensor, Tensor]:
+    """int8 values and float32 scales, one for each output channel, symmetric: weight ≈ values · scale.
+
+    The error is at most half a scale, that is a 254th of the channel's largest weight.
+    """
+    flat = weight.detach().float().flatten(1)
+    scale = (flat.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    values = (flat / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return values.view(weight.shape), scale
+
+
+def dequantise(values: Tensor, scale: Tensor) -> Tensor:
+    """float32 weights of :func:`quantise`'s result."""
+    return values.float() * scale.view(-1, *[1] * (values.ndim - 1))
+
+
+def _pack(model: nn.Module, storage: str) -> dict[str, Tensor]:
+    """State dict as stored: weights of convolutions and linear layers in int8 or fp16, all else in float32."""
+    matrices = {
+        f"{name}.weight"
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Conv2d | nn.Linear)
+    }
+    packed: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith(_HAND_PREFIX) or name.endswith("num_batches_tracked"):
+            continue
+        tensor = tensor.detach().cpu().contiguous()
+        if name in matrices and storage == "int8":
+            packed[name], packed[name + _SCALE_SUFFIX] = quantise(tensor)
+        else:
+            packed[name] = tensor.half() if name in matrices else tensor
+    return packed
+
+
+def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """float32 state dict from what :func:`_pack` stores."""
+    state = {}
+    for name, tensor in packed.items():
+        if name.endswith(_SCALE_SUFFIX):
+            continue
+        scale = packed.get(name + _SCALE_SUFFIX)
+        state[name] = tensor.float() if scale is None else dequantise(tensor, scale)
+    return state
+
+
+def save_weights(
+    model: DHPE,
+    path: str | os.PathLike[str],
+    storage: Literal["fp16", "int8"] | None = None,
+    card: dict[str, Any] | None = None,
+) -> ModelCard:
+    """Write ``path`` (.safetensors) and the card beside it (.json); returns the card.
+
+    ``storage`` defaults to the configuration's. ``card`` may give ``recipe``, ``accuracy``, ``licence`` and
+    ``input_size``; hash, size and hand fingerprint are filled in here. Each file appears whole or not at all.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: weights are written as .safetensors; choose such a name")
+    storage = storage or model.config.storage
+    packed = _pack(model, storage)
+    for name, tensor in packed.items():
+        if not torch.isfinite(tensor.float()).all():
+            raise WeightsError(f"{path}: not written, {name} has values that are not finite or exceed 16-bit floats")
+    data = serialise_safetensors(packed, metadata={"model": model.config.name})
+    filled = ModelCard(
+        model=model.config.name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        storage=storage,
+        hand=getattr(model.hand, "name", "open"),
+        hand_fingerprint=hand_fingerprint(model.hand),
+        **(card or {}),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(path, data)
+    _write_whole(path.with_suffix(".json"), (json.dumps(asdict(filled), indent=2, ensure_ascii=False) + "\n").encode())
+    return filled
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_card(name: str, folder: str | os.PathLike[str] | None = None) -> ModelCard:
+    """The card of a named model (default: of the package's weights)."""
+    path = Path(folder or WEIGHTS_FOLDER) / f"{get_config(name).name}.json"
+    return _read_card(path, name)
+
+
+def _read_card(path: Path, name: str) -> ModelCard:
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: the card of model {name!r} is missing; "
+            f"packaged models are: {', '.join(available_models()) or 'none'} "
+            "(reinstall densehand, or train the model: densehand train --help)"
+        )
+    try:
+        if path.stat().st_size > 2**20:
+            raise ValueError("too long")
+        card = ModelCard(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path}: not a model card ({error}); reinstall densehand or write it anew") from None
+    if card.model != name:
+        raise WeightsError(
+            f"{path}: the card is of model {card.model!r}, not {name!r}; give that model's name or its own file"
+        )
+    return card
+
+
+def available_models() -> list[str]:
+    """Names of the models whose weights are in the package."""
+    return [name for name in MODELS if (WEIGHTS_FOLDER / f"{name}.safetensors").is_file()]
+
+
+def load_state(path: str | os.PathLike[str], name: str) -> tuple[dict[str, Tensor], ModelCard]:
+    """Checked, dequantised state dict of a weights file of model ``name``, and its card.
+
+    Every fault of either file is a ``WeightsError`` that names the file and the remedy.
+    """
+    path = Path(path)
+    card = _read_card(path.with_suffix(".json"), name)
+    remedy = "reinstall densehand or fetch the file again"
+    if not path.is_file():
+        raise WeightsError(f"{path}: the weights of model {name!r} are missing; {remedy}")
+    size = path.stat().st_size
+    if size > MAX_WEIGHTS_BYTES:
+        raise WeightsError(f"{path}: {size} bytes are too many for a weights file; {remedy}")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != card.sha256:
+        fault = (
+            f"truncated ({size} of {card.bytes} bytes)" if size < card.bytes else "damaged or changed (wrong SHA-256)"
+        )
+        raise WeightsError(f"{path}: the weights file is {fault}; {remedy}")
+    try:
+        return _unpack(parse_safetensors(data)), card
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a safetensors file ({error}); {remedy}") from None
+
+
+def load_model(
+    name: str,
+    device: str | torch.device = "cpu",
+    path: str | os.PathLike[str] | None = None,
+    hand: nn.Module | None = None,
+    fuse: bool = True,
+) -> DHPE:
+    """A named model with its weights, in evaluation mode on ``device``.
+
+    ``path`` names another weights file (with its card beside it); the default is the package's. ``fuse`` folds batch
+    norms into the convolutions (faster, same outputs; such a model cannot be trained on). Raises ``InputError`` for an
+    unknown model or a device that is not there, ``WeightsError`` for every fault of the file.
+    """
+    config = get_config(name)
+    target = resolve_device(device)
+    path = Path(path) if path is not None else WEIGHTS_FOLDER / f"{config.name}.safetensors"
+    state, card = load_state(path, config.name)
+    model = build_model(replace(config, input_size=card.input_size), hand)
+    wanted = {k: v.shape for k, v in model.state_dict().items() if not k.startswith(_HAND_PREFIX)}
+    wanted = {k: shape for k, shape in wanted.items() if not k.endswith("num_batches_tracked")}
+    if {k: v.shape for k, v in state.items()} != wanted:
+        odd = sorted(k for k in wanted.keys() | state.keys() if k not in state or state[k].shape != wanted.get(k))
+        raise WeightsError(
+            f"{path}: weights of another version of {name!r} (first difference: {odd[0]}); reinstall densehand"
+        )
+    model.load_state_dict(state, strict=False)
+    model.eval()
+    if fuse:
+        model = fuse_batch_norms(model)
+    return model.to(target)
