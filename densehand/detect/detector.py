@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from densehand.detect.boxes import Candidates, peaks, suppress
 from densehand.detect.model import SIDE_MULTIPLE, DetectorNet
-from densehand.detect.weights import DetectorCard, load_net
+from densehand.detect.weights import INPUT_SIZE, load_net
 from densehand.errors import InputError
 from densehand.network.fuse import fuse_batch_norms
+from densehand.network.zoo import resolve_device
 
 Zoom = Literal["auto", "always", "never"]
 PADDING_GREY = 114  # of the bars that bring a picture's sides to multiples of 32
@@ -58,12 +59,11 @@ class Detector:
     def __init__(
         self,
         net: DetectorNet,
-        card: DetectorCard | None = None,
         threshold: float = 0.4,
         zoom: Zoom = "auto",
         device: str | torch.device = "cpu",
+        input_size: int = INPUT_SIZE,
     ):
-        card = card or DetectorCard()
         if zoom not in ("auto", "always", "never"):
             raise InputError(f"zoom={zoom!r}: use 'auto', 'always' or 'never'")
         if not 0 < threshold < 1:
@@ -71,8 +71,7 @@ class Detector:
         self.device = torch.device(device)
         fused = fuse_batch_norms(net.eval())
         self.net = fused.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.card, self.threshold, self.zoom = card, threshold, zoom
-        self.input_size = card.input_size
+        self.threshold, self.zoom, self.input_size = threshold, zoom, input_size
 
     @classmethod
     def load(
@@ -87,10 +86,8 @@ class Detector:
 
         Raises ``WeightsError`` for missing or damaged weights, ``InputError`` for a device that cannot be had.
         """
-        from densehand.network.zoo import resolve_device
-
-        net, card = load_net(path)
-        return cls(net, card, threshold, zoom, resolve_device(device))
+        target = resolve_device(device)
+        return cls(load_net(path), threshold, zoom, target)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
         """Hands in an RGB photo, best score first; ``InputError`` if it is not an H×W×3 uint8 array with pixels."""
@@ -113,7 +110,6 @@ class Detector:
             pixels, scale = zip(*(self._letterbox(image, window) for window in batch), strict=True)
             inputs = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
             output = self.net(inputs)
-            output = output._replace(centre_logit=self.card.calibrate(output.centre_logit))
             for window, (sx, sy), candidates in zip(batch, scale, peaks(output, self.threshold), strict=True):
                 boxes = candidates.boxes / np.array([sx, sy, sx, sy]) + np.array([window.x, window.y] * 2)
                 whole = ~cut_by_window(boxes, window, image.shape[1], image.shape[0])
