@@ -17,9 +17,11 @@ Scores. `score` is the network's hand probability; for detected boxes, its geome
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +29,10 @@ import torch
 from jaxtyping import Float, UInt8
 
 from densehand.camera import Crop, crop_image, default_focal, weak_to_pinhole
-from densehand.errors import InputError
-from densehand.network.mesh import decode, place
+from densehand.errors import InputError, WeightsError
+from densehand.hand import HandModel
+from densehand.hand.fit import fit_skeleton
+from densehand.network.mesh import MeshParameters, decode, place
 from densehand.network.zoo import load_model, resolve_device
 from densehand.result import SIDES, Hand, faces_of, mirrored_if_left
 
@@ -97,12 +101,15 @@ class HandEstimator:
     """Finds the hands of a photo and estimates each in 3D.
 
     Args:
-        model: name of a packaged model, or a `DHPE`.
+        model: name of a packaged model, the path of a weights file (`NAME.safetensors` with its card beside it), or a
+            `DHPE`.
         detector: finds the boxes; by default the packaged one, loaded when it is first needed.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         refine: steps of the testing refinement on each hand; 0 is none.
         focal: the camera's focal length in pixels; by default `camera.default_focal` of the photo.
         batch: most crops in one pass of the network.
+        hand: hand model of the result: by default the one the network was trained with; another ("mano", or the path of
+            an .npz) is fitted to the network's joints, so that it has their pose in its own parameters.
 
     Errors:
         InputError: unknown model or device, or a number out of range. WeightsError: missing or damaged weights.
@@ -116,15 +123,19 @@ class HandEstimator:
         refine: int = 0,
         focal: float | None = None,
         batch: int = 16,
+        hand: str | None = None,
     ) -> None:
         if focal is not None and not (math.isfinite(focal) and focal > 0):
             raise InputError(f"the focal length is a positive number of pixels, not {focal}")
         if refine < 0 or batch < 1:
             raise InputError(f"refine is 0 or more and batch 1 or more, not {refine} and {batch}")
         self.device = resolve_device(device)
-        network = load_model(model, self.device) if isinstance(model, str) else model.to(self.device)
+        network = load_network(model, self.device) if isinstance(model, str) else model.to(self.device)
         self.network = network.eval()
-        self.name = model if isinstance(model, str) else model.config.name
+        self.name = network.config.name
+        self.hand: HandModel = network.hand  # type: ignore[assignment]
+        if hand is not None and hand != self.hand.name:
+            self.hand = HandModel.load(hand).to(self.device)
         self.refine, self.focal, self.batch = refine, focal, batch
         self._detector = detector
 
@@ -258,6 +269,9 @@ class HandEstimator:
         """Bring a batch's answers to the CPU, one a crop."""
         parameters = decode(h)
         mesh = self.network.hand(parameters.pose, parameters.shape, parameters.rotation)
+        if self.hand is not self.network.hand:
+            parameters = retarget(self.hand, parameters, mesh.joints)
+            mesh = self.hand(parameters.pose, parameters.shape, parameters.rotation)
         projected = place(parameters, mesh.joints)[..., :2]
         keypoints = SKELETON_SHARE * estimate.keypoints[-1] + (1 - SKELETON_SHARE) * projected
         columns: dict[str, np.ndarray] = {
@@ -307,8 +321,32 @@ class HandEstimator:
             focal_px=focal,
             center_px=center.astype(np.float32),
             vertices=mirrored_if_left(answer.vertices, side),
-            faces=faces_of(self.network.hand, side),
+            faces=faces_of(self.hand, side),
         )
+
+
+def load_network(model: str, device: torch.device) -> DHPE:
+    """A named model, or the one a weights file is of. Errors: see `HandEstimator`."""
+    path = Path(model)
+    if path.suffix != ".safetensors":
+        return load_model(model, device)
+    try:
+        name = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path}: no model card beside it ({path.stem}.json); keep the two files together"
+        ) from error
+    return load_model(str(name), device, path=path)
+
+
+def retarget(hand: HandModel, parameters: MeshParameters, joints: Float[torch.Tensor, "b 21 3"]) -> MeshParameters:
+    """The same hands in the parameters of another hand model, fitted to their joints (metres from the wrist)."""
+    if not len(joints):
+        return parameters
+    fit = fit_skeleton(hand, joints)
+    scale, shift = parameters.scale[:, None] * fit.scale[:, None], parameters.scale[:, None] * fit.translation
+    values = fit.pose, fit.shape, fit.rotation, scale[:, 0], parameters.translation + shift
+    return MeshParameters(*(value.to(joints.dtype) for value in values))
 
 
 def select_hands(hands: list[Hand]) -> list[Hand]:
@@ -330,9 +368,7 @@ def check_picture(image: Any) -> tuple[int, int]:
     """Height and width of an H×W×3 uint8 array, or InputError."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(
-            f"a picture is an H×W×3 uint8 RGB array, not {found}; read it with read_image"
-        )
+        raise InputError(f"a picture is an H×W×3 uint8 RGB array, not {found}; read it with read_image")
     if image.size == 0:
         raise InputError(f"the picture is empty: {image.shape[1]}×{image.shape[0]} pixels; give one with pixels")
     return image.shape[0], image.shape[1]

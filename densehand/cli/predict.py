@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
 def predict(
     inputs: list[Path] = typer.Argument(..., metavar="INPUT...", help="Photos, or folders of photos."),
     out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Folder for the results; made where missing."),
-    model: str = typer.Option("dhpe-lite", help="Estimator; 'densehand models' lists them."),
+    model: str = typer.Option("dhpe-lite", help="Estimator ('densehand models' lists them), or a FILE.safetensors."),
     refine: int = typer.Option(0, min=0, help="Steps of testing refinement on each hand."),
     boxes: Path = typer.Option(None, metavar="FILE.json", help="Hand boxes, instead of the detector."),
     whole_image: bool = typer.Option(False, "--whole-image", help="Each photo shows one hand and is the crop itself."),
@@ -57,6 +57,7 @@ def predict(
     write: str = typer.Option(DEFAULT_FORMATS, help="What to write, comma-separated: " + ", ".join(FORMATS) + "."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     focal: float = typer.Option(None, help="Focal length in pixels; by default 0.85 × the longer side."),
+    hand: str = typer.Option(None, help="Hand model of the result: open, mano (your own, imported) or FILE.npz."),
     batch: int = typer.Option(16, min=1, help="Most hands in one pass of the network."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress bar and no summary; errors are still named."),
 ) -> int:
@@ -85,7 +86,7 @@ def predict(
     paths = find_images(inputs, problems)
     given = BoxFile(boxes) if boxes is not None else None
     ensure_folder(out)
-    estimator = HandEstimator(model, device=device, refine=refine, focal=focal, batch=batch)
+    estimator = HandEstimator(model, device=device, refine=refine, focal=focal, batch=batch, hand=hand)
     for problem in problems:
         say_error(str(problem))
     failed, hands = len(problems), 0

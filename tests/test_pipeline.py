@@ -1,0 +1,313 @@
+"""The way from a photo to `Hand`: real networks with random weights, so that every relation must hold exactly."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import densehand
+from densehand.camera import Crop, crop_image, project_pinhole
+from densehand.detect import Detection
+from densehand.errors import DensehandError, InputError
+from densehand.network.mesh import decode
+from densehand.network.zoo import build_model
+from densehand.pipeline import SKELETON_SHARE, HandBox, HandEstimator, Photo, check_box, select_hands
+from densehand.result import Hand
+
+BOX = (60.0, 40.0, 150.0, 160.0)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(4)
+    model = build_model("dhpe-lite").eval()
+    torch.nn.init.normal_(model.side_head.weight, std=3.0)  # the side must depend on the picture
+    torch.nn.init.normal_(model.hand_head.weight, std=0.5)
+    torch.nn.init.normal_(model.regressor.f_e3d.weight[:45], std=0.01)
+    return model
+
+
+@pytest.fixture(scope="module")
+def estimator(network) -> HandEstimator:
+    return HandEstimator(network, device="cpu", batch=3)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """Smooth colours that are nowhere symmetric."""
+    y, x = np.mgrid[0:200, 0:280]
+    waves = [np.sin(x / 17 + y / 31), np.cos(x / 23 - y / 13), np.sin(x * y / 4000)]
+    return (127 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def close(a: Hand, b: Hand, atol: float = 1e-3) -> None:
+    assert a.side == b.side
+    for field in dataclasses.fields(Hand):
+        if field.name != "side":
+            np.testing.assert_allclose(getattr(a, field.name), getattr(b, field.name), atol=atol, err_msg=field.name)
+
+
+def detector_of(*detections: Detection):
+    return lambda image: list(detections)
+
+
+def test_one_hand_per_box_in_order_and_consistent(estimator, image):
+    boxes = [HandBox(BOX, "right"), HandBox((10, 10, 60, 70), "left"), HandBox((100, 100, 140, 130)), HandBox(BOX, "left")]
+    hands = estimator(image, boxes)
+    assert [hand.side for hand in hands[:2]] == ["right", "left"] and hands[3].side == "left" and len(hands) == 4
+    for given_box, hand in zip(boxes, hands, strict=True):
+        np.testing.assert_array_equal(hand.box, np.float32(given_box.box))
+        np.testing.assert_array_equal(hand.joints_3d[0], 0)
+        assert np.linalg.norm(hand.rotation) == pytest.approx(1, abs=1e-5)
+        assert hand.translation[2] == pytest.approx(hand.focal_px / hand.scale, rel=1e-5)
+        assert hand.focal_px == pytest.approx(0.85 * 280) and hand.center_px.tolist() == [140, 100]
+        wrist = project_pinhole(hand.joints_3d[:1], hand.translation, hand.focal_px, hand.center_px)
+        np.testing.assert_allclose(wrist[0], hand.wrist_px, atol=1e-2)
+        assert 0 <= hand.score <= 1 and ((hand.keypoints_score >= 0) & (hand.keypoints_score <= 1)).all()
+    assert [hand.side_score for hand in hands[:2]] == [1.0, 1.0]
+
+
+def test_agrees_with_the_network_step_by_step(estimator, network, image):
+    crop = Crop.from_box(BOX)
+    pixels = torch.from_numpy(crop_image(image, crop, 224)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        estimate = network(pixels)
+        parameters = decode(estimate.parameters[-1])
+        joints = network.hand.skeleton(parameters.pose, parameters.shape, parameters.rotation)
+    hand = estimator(image, [HandBox(BOX, "right")])[0]
+    projected = parameters.scale[:, None, None] * joints[..., :2] + parameters.translation[:, None, :2]
+    expected = SKELETON_SHARE * estimate.keypoints[-1] + (1 - SKELETON_SHARE) * projected
+    center = np.array([105.0, 100.0])
+    np.testing.assert_allclose(hand.keypoints_2d, expected[0].numpy() * 90 + center, atol=1e-2)  # half side 1.5 · 120 / 2
+    np.testing.assert_allclose(hand.joints_3d, joints[0], atol=1e-6)
+    np.testing.assert_allclose(hand.project(hand.joints_3d), projected[0].numpy() * 90 + center, atol=2e-2)
+    assert hand.score == pytest.approx(float(torch.sigmoid(estimate.hand_logit)), abs=1e-5)
+
+
+def test_a_mirrored_photo_gives_the_mirrored_left_hand(estimator, image):
+    width = image.shape[1]
+    right = estimator(image, [HandBox(BOX, "right")])[0]
+    left = estimator(np.ascontiguousarray(image[:, ::-1]), [HandBox((width - 150, 40, width - 60, 160), "left")])[0]
+    assert left.side == "left"
+    for name in ("pose", "shape", "rotation", "scale", "keypoints_score", "score"):
+        np.testing.assert_allclose(getattr(left, name), getattr(right, name), atol=2e-3, err_msg=name)
+    for name in ("joints_3d", "vertices", "translation"):
+        np.testing.assert_allclose(getattr(left, name), getattr(right, name) * [-1, 1, 1], atol=2e-3, err_msg=name)
+    np.testing.assert_allclose(left.keypoints_2d, [width, 0] + right.keypoints_2d * [-1, 1], atol=0.3)
+    np.testing.assert_array_equal(left.faces, right.faces[:, ::-1])
+    np.testing.assert_allclose(left.mask((200, 280)).mean(), right.mask((200, 280)).mean(), atol=0.01)
+
+
+def test_moving_the_photo_moves_the_hand(estimator, image):
+    padded = np.zeros((260, 380, 3), dtype=np.uint8)
+    padded[30:230, 50:330] = image
+    a = estimator(image, [HandBox((80, 60, 150, 140), "right")])[0]
+    b = estimator(padded, [HandBox((130, 90, 200, 170), "right")])[0]
+    np.testing.assert_allclose(b.keypoints_2d, a.keypoints_2d + [50, 30], atol=1e-2)
+    np.testing.assert_allclose(b.joints_3d, a.joints_3d, atol=1e-5)
+
+
+def test_batching_and_several_photos_change_nothing(estimator, image):
+    other = np.ascontiguousarray(image[::-1, ::-1])
+    photos = [
+        Photo(image, [HandBox(BOX), HandBox((10, 10, 60, 70), "left")]),
+        Photo(other, []),
+        Photo(other, [HandBox(BOX, "right"), HandBox((100, 100, 140, 130))]),
+    ]
+    together = estimator.estimate(photos)
+    assert [len(hands) for hands in together] == [2, 0, 2]
+    for photo, hands in zip(photos, together, strict=True):
+        for entry, hand in zip(photo.boxes or (), hands, strict=True):
+            close(hand, estimator.estimate([dataclasses.replace(photo, boxes=[entry])])[0][0], atol=5e-3)
+
+
+def probability(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def side_odds(network, image, box, mirrored: bool) -> float:
+    pixels = torch.from_numpy(crop_image(image, Crop.from_box(box, mirrored=mirrored), 224)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        logit = float(network(pixels.float() / 255).side_logit)
+    return max(-6.0, min(6.0, logit)) * (-1 if mirrored else 1)
+
+
+@pytest.mark.parametrize("box", [(20, 20, 90, 100), (60, 40, 150, 160), (150, 50, 260, 190), (5, 90, 70, 195)])
+def test_an_unknown_side_is_the_mean_of_both_looks(estimator, network, image, box):
+    odds = (side_odds(network, image, box, False) + side_odds(network, image, box, True)) / 2
+    hand = estimator(image, [box])[0]
+    assert hand.side == ("right" if odds >= 0 else "left")
+    assert hand.side_score == pytest.approx(probability(abs(odds)), abs=1e-3) and hand.side_score >= 0.5
+    chosen = estimator(image, [box], side=hand.side)[0]
+    close(dataclasses.replace(hand, side_score=1.0), chosen, atol=5e-3)
+
+
+@pytest.mark.parametrize("box", [(20.0, 20.0, 90.0, 100.0), (60.0, 40.0, 150.0, 160.0), (150.0, 50.0, 260.0, 190.0)])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("side_score", [0.5, 0.7, 0.999])
+def test_detector_and_network_agree_on_a_side(network, image, box, side, side_score):
+    detection = Detection(np.array(box), side, side_score, 0.8)
+    (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image) or [None]
+    sign = 1 if side == "right" else -1
+    prior = sign * math.log(side_score / (1 - side_score))
+    as_detected = prior + side_odds(network, image, box, mirrored=side == "left" and prior < 0)
+    both = prior + (side_odds(network, image, box, False) + side_odds(network, image, box, True)) / 2
+    first = "left" if prior < 0 else "right"
+    expected = as_detected if (as_detected < 0) == (first == "left") else both
+    if hand is None:  # a low score drops it
+        return
+    assert hand.side == ("left" if expected < 0 else "right")
+    assert hand.side_score == pytest.approx(probability(abs(expected)), abs=2e-3)
+
+
+def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch):
+    estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.9, 0.9)), "cpu")
+    runs = []
+    original = HandEstimator._run
+    monkeypatch.setattr(HandEstimator, "_run", lambda self, photos, crops, *a: runs.append(len(crops)) or original(self, photos, crops, *a))
+    estimator(image, side="left")
+    assert runs == [1, 0]
+
+
+def test_given_side_overrules_the_detector(network, image):
+    estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.99, 0.99)), "cpu")
+    for hand in estimator(image, side="left"):
+        assert hand.side == "left" and hand.side_score == 1.0
+
+
+def test_score_is_the_geometric_mean_with_the_detectors(network, image):
+    alone = HandEstimator(network, device="cpu")(image, [HandBox(BOX, "right")])[0].score
+    detection = Detection(np.array(BOX), "right", 0.9, 0.9)
+    hands = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
+    expected = math.sqrt(alone * 0.9)
+    assert [hand.score for hand in hands] == ([pytest.approx(expected, abs=1e-4)] if expected >= 0.3 else [])
+
+
+def test_duplicates_and_weak_hands_are_dropped():
+    from hands import make_hand
+
+    a = make_hand("right", score=0.9)
+    twin = dataclasses.replace(make_hand("left", score=0.8), keypoints_2d=a.keypoints_2d + 3)
+    apart = make_hand("left", center=(250, 60), score=0.5)
+    weak = make_hand("left", center=(60, 200), score=0.1)
+    kept = select_hands([weak, twin, apart, a])
+    assert kept == [a, apart]
+
+
+def test_no_hands(network, image):
+    estimator = HandEstimator(network, detector_of(), "cpu")
+    assert estimator(image) == [] and estimator(image, boxes=[]) == [] and estimator.estimate([]) == []
+
+
+def test_whole_image_is_the_crop_itself(estimator, image):
+    hand = estimator(image, whole_image=True, side="right")[0]
+    square = estimator(image, [HandBox((140 - 280 / 3, 100 - 280 / 3, 140 + 280 / 3, 100 + 280 / 3), "right")])[0]
+    np.testing.assert_allclose(hand.keypoints_2d, square.keypoints_2d, atol=0.05)
+    np.testing.assert_allclose(hand.box, [*hand.keypoints_2d.min(axis=0), *hand.keypoints_2d.max(axis=0)])
+
+
+def test_a_focal_length_moves_the_hand_away_and_nothing_else(network, image):
+    near, far = (HandEstimator(network, device="cpu", focal=f)(image, [HandBox(BOX, "left")])[0] for f in (200.0, 800.0))
+    assert far.translation[2] == pytest.approx(4 * near.translation[2], rel=1e-5) and far.focal_px == 800
+    np.testing.assert_array_equal(far.keypoints_2d, near.keypoints_2d)
+    np.testing.assert_array_equal(far.joints_3d, near.joints_3d)
+
+
+def test_another_hand_model_takes_the_pose_over(network, image, tmp_path):
+    from hands import open_hand
+
+    arrays = {name: value.numpy() for name, value in open_hand().named_buffers() if not name.startswith("_")}
+    arrays["template"], arrays["shape_dirs"] = arrays["template"] * 1.1, arrays["shape_dirs"] * 1.1
+    np.savez(tmp_path / "bigger.npz", format="densehand-hand/1", **arrays)
+    boxes = [HandBox(BOX, "right"), HandBox(BOX, "left")]
+    other = HandEstimator(network, device="cpu", hand=str(tmp_path / "bigger.npz"))
+    for a, b in zip(HandEstimator(network, device="cpu")(image, boxes), other(image, boxes), strict=True):
+        assert b.scale < a.scale and np.linalg.norm(b.joints_3d[9]) > np.linalg.norm(a.joints_3d[9])
+        np.testing.assert_allclose(b.project(b.joints_3d), a.project(a.joints_3d), atol=4)
+    assert other(image, []) == []
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ((10, 10, 10, 50), "no area"),
+        ((10, 10, 50, 10), "no area"),
+        ((50, 10, 10, 60), "no area"),
+        ((float("nan"), 0, 10, 10), "finite"),
+        ((0, 0, float("inf"), 10), "finite"),
+        ((0, 0, 10), "four"),
+        ("abcd", "four"),
+        (None, "four"),
+        ((-50, 0, 0, 10), "outside"),
+        ((280, 0, 300, 10), "outside"),
+        ((0, 200, 10, 220), "outside"),
+        ((-1e6, -1e6, 1e6, 1e6), "larger"),
+    ],
+)
+def test_bad_boxes(box, words):
+    with pytest.raises(InputError, match=words):
+        check_box(box, 280, 200)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats() | st.integers(-500, 500), min_size=3, max_size=5))
+def test_any_box_is_taken_or_refused(box):
+    try:
+        checked = check_box(box, 280, 200)
+    except InputError as error:
+        assert "\n" not in str(error)
+    else:
+        assert checked.dtype == np.float32 and checked.shape == (4,)
+        Crop.from_box(checked)
+
+
+@pytest.mark.parametrize(
+    "picture", [None, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_bad_pictures(estimator, picture):
+    with pytest.raises(InputError, match="picture"):
+        estimator(picture, [])
+
+
+def test_bad_calls(estimator, network, image):
+    with pytest.raises(InputError, match="auto, left or right"):
+        estimator(image, side="both")
+    with pytest.raises(InputError, match="left, right or null"):
+        estimator(image, [HandBox(BOX, "both")])
+    with pytest.raises(InputError, match="exclude"):
+        estimator(image, [BOX], whole_image=True)
+    for options in ({"focal": 0}, {"focal": float("nan")}, {"refine": -1}, {"batch": 0}, {"device": "tpu"}):
+        with pytest.raises(InputError):
+            HandEstimator(network, **options)
+    with pytest.raises(InputError, match="dhpe-lite"):
+        densehand.load("dhpe-huge")
+    with pytest.raises(DensehandError, match=r"import-mano|no hand model"):
+        HandEstimator(network, hand="nothing.npz")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_cuda_where_there_is_none(network):
+    with pytest.raises(InputError, match="--device cpu"):
+        HandEstimator(network, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_agrees_with_the_cpu(estimator, image):
+    torch.manual_seed(4)
+    model = build_model("dhpe-lite").eval()
+    model.load_state_dict(estimator.network.state_dict())
+    on_gpu = HandEstimator(model, device="cuda")
+    boxes = [HandBox(BOX, "right"), HandBox(BOX, "left")]
+    for a, b in zip(estimator(image, boxes), on_gpu(image, boxes), strict=True):
+        close(a, b, atol=0.05)
+
+
+def test_tiny_and_edge_pictures(estimator):
+    for shape in ((1, 1, 3), (2, 300, 3), (300, 1, 3)):
+        picture = np.full(shape, 90, dtype=np.uint8)
+        (hand,) = estimator(picture, [HandBox((0, 0, shape[1], shape[0]), "right")])
+        assert hand.mask(shape[:2]).shape == shape[:2]
