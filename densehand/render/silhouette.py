@@ -4,12 +4,11 @@ Coverage model: a pixel's value is the area of its unit square that the union of
 blurred, and the value depends on the outer outline alone: gradients are zero at edges inside the mask (a finger before the
 palm) and exact along the outline (the boundary integral of the outline's normal speed).
 
-How: turn every face to positive orientation on the screen. The number of faces over a point, k, is then a winding number of
-the few edges where orientation changes (fold edges between front and back faces, and borders of open meshes). Their
-pieces within pixels give ∫k exactly, by the accumulation used to fill letters; faces inside never matter. A pixel crossed by
-one chain of equal edges has k in {k0, k0 + n} and its coverage follows exactly from ∫k. Pixels in which outlines meet or
-fold (a few per cent of the outline) need the union proper: there [k > 0] is sampled against ∫k, 8 × 8 points, and the
-visible part of each piece at 8 points along it.
+How: turn every face to positive orientation on the screen. The number of faces over a point, k, is then a winding
+number of the few edges where orientation changes (fold edges between front and back faces, and borders of open meshes).
+Their pieces within pixels give ∫k exactly, by the accumulation used to fill letters; faces inside never matter. A pixel
+crossed by one chain of equal edges has k in {k0, k0 + n} and its coverage follows from ∫k; pixels in which outlines meet
+or fold are left to `union`.
 """
 
 from __future__ import annotations
@@ -22,12 +21,9 @@ from torch import Tensor
 
 from densehand.render.edges import EdgeTable, Outline, edge_table, outline
 from densehand.render.rasterise import check_mesh
+from densehand.render.union import LIMIT, union
 
 __all__ = ["silhouette"]
-
-_SAMPLES = 8  # per side of a pixel and along a piece, where outlines meet
-_ASIDE = 1e-3  # pixels off an edge at which k beside it is read
-_HELD = 1 << 22  # comparisons held at a time
 
 
 class _Pieces(NamedTuple):
@@ -58,11 +54,13 @@ def silhouette(
 
     Args:
         vertices: x, y in pixels, z depth (screen space, as in `rasterise`). z has no gradient.
-        faces: corner indices, or `edge_table(faces)` to spare the look-up. Closed or open, any orientation, several meshes.
+        faces: corner indices, or `edge_table(faces)` to spare the look-up. Closed or open, any orientation.
         size: (height, width) in pixels.
         near: leave out faces with a corner at or in front of this depth.
 
-    Faces without area or with a coordinate that is not finite are left out. Cost follows the outline's length in pixels.
+    Faces without area or with a coordinate that is not finite are left out. Cost follows the outline's length in
+    pixels. In pixels crossed by more than `union.LIMIT` pieces (meshes a few pixels small) min(∫k / n, 1) stands for
+    the union.
 
     Raises:
         InputError: shapes do not fit, or a face names a vertex that is not there.
@@ -167,7 +165,8 @@ def _repeat(amount: Int[Tensor, " n"]) -> tuple[Int[Tensor, " m"], Int[Tensor, "
 
 
 def _cover(pieces: _Pieces, accumulated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Coverage of all pixels, and each piece's ∫(1-t) and ∫t over its visible part times the sign of the step in [k > 0]."""
+    """Coverage of all pixels, and each piece's ∫(1-t) and ∫t over its part on the outer outline, times the step of
+    [k > 0] across it from left to right."""
     pixel, jump, size = pieces.pixel, pieces.jump, pieces.jump.abs().to(torch.int64)
     local = jump * (pieces.y1 - pieces.y0) * (1 - 0.5 * (pieces.x0 + pieces.x1)) + pieces.left * (1 - pieces.left_y)
     # relative to k at the pixel's upper left corner, so that no rounding is carried along the row
@@ -178,8 +177,6 @@ def _cover(pieces: _Pieces, accumulated: Tensor) -> tuple[Tensor, Tensor, Tensor
     stats = torch.zeros_like(accumulated, dtype=torch.int64).index_add_(0, pixel, packed).index_select(0, pixel)
     ends, pieces_here = stats & 0x7FFF, (stats >> 15) & 0xFFFF
     jumps, squares = (stats >> 31) & 0xFFFF, stats >> 47
-    complex_ = (ends > 2) | (pieces_here > 3) | (pieces_here * squares != jumps * jumps)
-
     step = jump.abs()
     lowest = corner - torch.where(inside < 0, step, 0.0)
     outer = lowest == 0
@@ -188,70 +185,10 @@ def _cover(pieces: _Pieces, accumulated: Tensor) -> tuple[Tensor, Tensor, Tensor
     middle = 0.5 * (pieces.t0 + pieces.t1)
     head, tail = visible * (1 - middle), visible * middle
 
-    chosen = complex_.nonzero().squeeze(1)
+    meeting = ((ends > 2) | (pieces_here > 3) | (pieces_here * squares != jumps * jumps)) & (pieces_here <= LIMIT)
+    chosen = meeting.nonzero().squeeze(1)
     if chosen.numel():
-        value_c, head_c, tail_c = _union(
-            _Pieces(*(v.index_select(0, chosen) for v in pieces)),
-            corner.index_select(0, chosen),
-            inside.index_select(0, chosen),
-        )
-        value = value.index_copy(0, chosen, value_c)
-        head, tail = head.index_copy(0, chosen, head_c), tail.index_copy(0, chosen, tail_c)
+        local = [v.index_select(0, chosen) for v in (pixel, pieces_here, corner, *pieces[2:11])]
+        for target, exact in zip((value, head, tail), union(*local), strict=True):
+            target.index_copy_(0, chosen, exact)
     return accumulated.round().clamp_(0, 1).index_put_((pixel,), value), head, tail
-
-
-def _union(pieces: _Pieces, corner: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_cover`, for pixels in which pieces meet: every piece comes with its pixel's k at the corner and its ∫k there."""
-    order = pieces.pixel.argsort(stable=True)
-    pieces, corner, inside = _Pieces(*(v[order] for v in pieces)), corner[order], inside[order]
-    _, group, amount = torch.unique_consecutive(pieces.pixel, return_inverse=True, return_counts=True)
-    first = amount.cumsum(0) - amount
-    place = torch.arange(len(group), device=group.device) - first[group]
-    groups, widest = len(amount), int(amount.max())
-
-    def padded(value: Tensor) -> Tensor:
-        return value.new_zeros(groups, widest).index_put_((group, place), value)
-
-    # pads have no extent and no jump: they never count
-    others = [padded(v) for v in (pieces.x0, pieces.y0, pieces.x1, pieces.y1, pieces.jump, pieces.left, pieces.left_y)]
-    centres = (torch.arange(_SAMPLES, device=group.device, dtype=corner.dtype) + 0.5) / _SAMPLES
-    qx, qy = centres.repeat(_SAMPLES), centres.repeat_interleave(_SAMPLES)
-    at_corner = corner[first]
-    value = inside.new_empty(groups)
-    step = padded(pieces.jump.abs()).amax(dim=1)
-    for part in _chunks(groups, widest * len(qx)):
-        k = _winding([v[part] for v in others], qx.expand(1, -1), qy.expand(1, -1)) + at_corner[part, None]
-        # ∫k is exact; only its difference from [k > 0], zero but where faces lie over each other, is sampled
-        excess = (k / step[part, None] - (k > 0.5).to(k.dtype)).mean(dim=1)
-        value[part] = ((at_corner + inside[first]) / step)[part] - excess
-    value = value.clamp(0, 1)
-
-    length = torch.hypot(pieces.x1 - pieces.x0, pieces.y1 - pieces.y0).clamp(min=torch.finfo(corner.dtype).tiny)
-    nx, ny = (pieces.y1 - pieces.y0) / length, (pieces.x0 - pieces.x1) / length  # towards the edge's right
-    head, tail = torch.empty_like(corner), torch.empty_like(corner)
-    for part in _chunks(len(group), widest * _SAMPLES):
-        px, py = (
-            torch.lerp(a[part, None], b[part, None], centres) - _ASIDE * n[part, None]
-            for a, b, n in ((pieces.x0, pieces.x1, nx), (pieces.y0, pieces.y1, ny))
-        )
-        k = _winding([v[group[part]] for v in others], px, py) + corner[part, None]
-        rise = (k + pieces.jump[part, None] > 0.5).to(k.dtype) - (k > 0.5).to(k.dtype)
-        t = torch.lerp(pieces.t0[part, None], pieces.t1[part, None], centres)
-        weight = (pieces.t1 - pieces.t0)[part] / _SAMPLES
-        head[part], tail[part] = (rise * (1 - t)).sum(dim=1) * weight, (rise * t).sum(dim=1) * weight
-    back = torch.empty_like(order).index_put_((order,), torch.arange(len(order), device=order.device))
-    return value[group][back], head[back], tail[back]
-
-
-def _winding(pieces: list[Tensor], qx: Float[Tensor, "n q"], qy: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
-    """k at points of a pixel less k at its corner: down the left side, then to the right, adding what is crossed."""
-    x0, y0, x1, y1, jump, left, left_y = (v[:, None, :] for v in pieces)
-    qx, qy = qx[:, :, None], qy[:, :, None]
-    across = (y0 <= qy) & (qy < y1)
-    right = (qx - x0) * (y1 - y0) > (x1 - x0) * (qy - y0)
-    return ((across & right) * jump + (left_y < qy) * left).sum(dim=2)
-
-
-def _chunks(items: int, each: int) -> list[slice]:
-    size = max(_HELD // max(each, 1), 1)
-    return [slice(low, min(low + size, items)) for low in range(0, items, size)]
