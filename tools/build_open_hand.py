@@ -16,14 +16,18 @@ skinning weights and texture coordinates. This script
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from densehand.hand.anatomy import FLEXION_GUIDES, anatomical_to_pose, joint_frames, joint_limits, relaxed_angles
+from densehand.hand.fit import aligned_error, fit_skeleton
+from densehand.hand.info import OPEN_SHAPE_NAMES
 from densehand.hand.keypoints import JOINT_NAMES, JOINT_PARENTS, KEYPOINT_SOURCE
-from densehand.hand.model import FORMAT
+from densehand.hand.mano import hand_frame
+from densehand.hand.model import FORMAT, HandModel
 
 OUT = Path(__file__).resolve().parent.parent / "densehand" / "hand" / "assets" / "open_hand.npz"
 LOCAL_CHANGES = [
@@ -35,10 +39,11 @@ LOCAL_CHANGES = [
 # Anny's fingers 1…5 are thumb…little; MANO's tree lists index, middle, little, ring, thumb.
 ANNY_BONE = ["wrist.R"] + [f"finger{f}-{j}.R" for f in (2, 3, 5, 4, 1) for j in (1, 2, 3)]
 
-# Where pivots must go, as a share of Anny's wrist-to-middle-knuckle length: the palm's joints by a vector in the hand
-# frame, the others by (along the finger, positive to the tip; out of its back; along its flexion axis). Chosen so that the bone
-# ratios agree with those of MANO fits of real hands (proximal bone over wrist-to-middle-knuckle length: index .35,
-# middle .335, ring .31, little .225), and the knuckles' arch and depth in the flesh with theirs; see docs/hand.md.
+# Where pivots must go, as a share of Anny's wrist-to-middle-knuckle length: the palm's joints by a vector in the
+# hand frame, the others by (along the finger, positive to the tip; out of its back; along its flexion axis). Chosen so
+# that the bone ratios agree with those of MANO fits of real hands (proximal bone over wrist-to-middle-knuckle length:
+# index .35, middle .335, ring .31, little .225), and the knuckles' arch and depth in the flesh with theirs; see
+# docs/hand.md.
 PALM_SHIFTS: dict[str, tuple[float, float, float]] = {
     "wrist": (0.0, -0.099, 0.005),
     "thumb_cmc": (0.008, 0.047, -0.092),
@@ -116,16 +121,8 @@ def unit(v: np.ndarray) -> np.ndarray:
     return v / np.linalg.norm(v, axis=-1, keepdims=True)
 
 
-def hand_frame(joints: np.ndarray) -> np.ndarray:
-    """Rotation (3,3) into the hand frame: fingers −y, thumb +x, palm −z."""
-    y = -unit(joints[4] - joints[0])
-    across = joints[1] - joints[7]
-    x = unit(across - (across @ y) * y)
-    return np.stack([x, y, np.cross(x, y)])
-
-
 def move_pivots(joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
-    """(N,16,3) Anny's bone heads → the field's pivots. `tips` (N,5,3) in the order index, middle, little, ring, thumb."""
+    """(N,16,3) Anny's bone heads → the field's pivots. `tips` (N,5,3): index, middle, little, ring, thumb."""
     length = np.linalg.norm(joints[:, 4] - joints[:, 0], axis=-1, keepdims=True)
     moved = joints.copy()
     for name, vector in PALM_SHIFTS.items():
@@ -183,7 +180,7 @@ def shortest_turn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def flat_pose(joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
-    """Local rotations (15,3,3) that lay the four fingers straight in the palm's plane, and straighten the thumb's tip."""
+    """Local rotations (15,3,3) that lay the fingers straight in the palm's plane and straighten the thumb's tip."""
     turns = np.tile(np.eye(3), (15, 1, 1))
     for first in (1, 4, 7, 10):
         bones = [joints[first + 1] - joints[first], joints[first + 2] - joints[first + 1]]
@@ -196,7 +193,9 @@ def flat_pose(joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
     return turns
 
 
-def skin(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def skin(
+    vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, turns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Linear blend skinning of N hands (N,V,3) by the same local rotations; also the posed pivots."""
     rotations, pivots = [np.eye(3)], [joints[:, 0]]
     for j, parent in enumerate(JOINT_PARENTS[1:], start=1):
@@ -252,7 +251,12 @@ def stretch(
 
 
 def shape_space(
-    hands: np.ndarray, people: np.ndarray, template: np.ndarray, pivots: np.ndarray, weights: np.ndarray, axes: np.ndarray
+    hands: np.ndarray,
+    people: np.ndarray,
+    template: np.ndarray,
+    pivots: np.ndarray,
+    weights: np.ndarray,
+    axes: np.ndarray,
 ) -> np.ndarray:
     """(10, V+16, 3): what one standard deviation of each direction moves, skin first, then the pivots.
 
@@ -281,8 +285,8 @@ def shape_space(
     distal = {f"{f}_dip": (0.0, 0.0, -1.0) for f in four}
     directions = {
         "size": everything - pivots[0],
-        "finger length": bones(**{f: length for f in (*four, "thumb")}) + 0.3 * effect["fingers-length"],
-        "finger thickness": bones(**{f: wide for f in (*four, "thumb")}) + 0.3 * effect["fingers-diameter"],
+        "finger length": bones(**dict.fromkeys((*four, "thumb"), length)) + 0.3 * effect["fingers-length"],
+        "finger thickness": bones(**dict.fromkeys((*four, "thumb"), wide)) + 0.3 * effect["fingers-diameter"],
         "palm width": bones(wrist=side),
         "age": effect["age"],
         "build": effect["weight"] + effect["muscle"] + 0.3 * bones(wrist=front),
@@ -291,7 +295,7 @@ def shape_space(
         "phalanx proportion": bones(**proximal, **distal),
         "sex": effect["gender"] + 0.1 * effect["wrist-circ"],
     }
-    assert list(directions) == list(DEVIATIONS)
+    assert tuple(directions) == tuple(DEVIATIONS) == OPEN_SHAPE_NAMES
     basis: list[np.ndarray] = []
     for name, direction in directions.items():
         direction = direction - direction[len(template)]  # the wrist stays
@@ -386,7 +390,7 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     regressor = fit_regressor(template, pivots_mean, space)
     error = np.linalg.norm(regressor @ template - pivots_mean, axis=-1).max()
     worst = np.linalg.norm(regressor @ space[:, : len(template)] - space[:, len(template) :], axis=-1).max()
-    print(f"joint regressor: error {1000 * error:.3f} mm, {1000 * worst:.3f} mm a deviation, largest weight {regressor.max():.2f}")
+    print(f"joint regressor: error {1000 * error:.3f} mm, {1000 * worst:.3f} mm a deviation of shape")
 
     class Anatomy:
         joint_axes, limits_lower, limits_upper = axes, lower, upper
@@ -412,15 +416,38 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
+def measure(fixtures: Path, model: HandModel) -> dict[str, float]:
+    """PA error (mm) of the best fit to annotated hands: per source and over all, mean over hands and keypoints.
+
+    `fixtures` holds val3d.jsonl: rows with "source", "side" and "joints_mm" (21 × 3, any rigid frame). Nothing is
+    learnt from them.
+    """
+    import torch
+
+    rows = [json.loads(line) for line in (fixtures / "val3d.jsonl").read_text().splitlines()]
+    truth = torch.tensor([row["joints_mm"] for row in rows], dtype=torch.float64)
+    left = torch.tensor([row["side"] == "left" for row in rows])
+    truth[left] *= torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
+    error = aligned_error(fit_skeleton(model, truth).keypoints, truth).mean(-1)
+    sources = sorted({row["source"] for row in rows})
+    result = {s: float(error[[row["source"] == s for row in rows]].mean()) for s in sources}
+    return {**result, "all": float(error.mean())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1500, help="people to sample")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--measure", type=Path, metavar="FOLDER", help="build nothing; fit OUT to FOLDER/val3d.jsonl")
     args = parser.parse_args()
+    if args.measure:
+        for source, error in measure(args.measure, HandModel.load(args.out)).items():
+            print(f"{source:16s} PA-MPJPE {error:.2f} mm")
+        return
     arrays = build(args.count, args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(args.out, **arrays)
+    np.savez_compressed(args.out, **arrays)  # type: ignore[arg-type]
     print(f"wrote {args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
 
 

@@ -1,10 +1,11 @@
-"""Fit the hand model to measured 3D keypoints: Levenberg-Marquardt over angles, shape and a similarity.
+"""Fit the hand model to measured 3D keypoints (Levenberg-Marquardt).
 
-Used to measure how well the open hand's skeleton agrees with annotated hands, and to turn recorded keypoints into poses.
+Used to measure how well the hand's skeleton agrees with annotated hands, and to turn recorded keypoints into poses.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import roma
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
-from densehand.hand.model import HandModel, quaternion_to_matrix
+from densehand.hand.model import HandModel
 
 _PALM = [0, 1, 5, 9, 13, 17]
 _LAYOUT = {"angles": 45, "shape": 10, "turn": 3, "log_scale": 1, "translation": 3}
@@ -123,9 +124,4 @@ def _palm_similarity(rest: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _in_double(model: HandModel) -> HandModel:
     if model.template.dtype == torch.float64:
         return model
-    import copy
-
     return copy.deepcopy(model).double()
-
-
-__all__ = ["SkeletonFit", "aligned_error", "fit_skeleton", "quaternion_to_matrix"]

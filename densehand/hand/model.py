@@ -39,6 +39,7 @@ _ARRAYS: dict[str, tuple[tuple[str | int, ...], bool]] = {
     "joint_axes": ((15, 3, 3), False),
     "limits_lower": ((15, 3), False),
     "limits_upper": ((15, 3), False),
+    "source_frame": ((3, 3), True),
 }
 _INTEGERS = ("faces", "face_uv", "wrist_loop")
 
@@ -51,7 +52,7 @@ class HandMesh(NamedTuple):
 
 
 def user_data_dir() -> Path:
-    """Folder for files the user brings (DENSEHAND_DATA, else XDG_DATA_HOME/densehand, else ~/.local/share/densehand)."""
+    """Folder for the user's own files: DENSEHAND_DATA, else XDG_DATA_HOME/densehand, else ~/.local/share/densehand."""
     if "DENSEHAND_DATA" in os.environ:
         return Path(os.environ["DENSEHAND_DATA"])
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "densehand"
@@ -68,7 +69,8 @@ class HandModel(nn.Module):
     Buffers: `template` (V,3) m, `shape_dirs` (V,3,10) m per standard deviation, `pose_dirs` (V,3,135) m or (V,3,0),
     `weights` (V,16), `faces` (F,3), `uv` (T,2) and `face_uv` (F,3) or empty, `wrist_loop` (L,) the vertices around the
     wrist's opening in order (the cap is in `faces`), `mean_pose` (45,), `joint_axes` (15,3,3), `limits_lower` and
-    `limits_upper` (15,3); see `hand/anatomy.py` for the last three. Nothing is trained: no parameters.
+    `limits_upper` (15,3); see `hand/anatomy.py` for the last three; `source_frame` (3,3) the rotation that took the
+    source's axes to the hand frame (identity for the open hand). Nothing is trained: no parameters.
     """
 
     template: Tensor
@@ -86,6 +88,7 @@ class HandModel(nn.Module):
     joint_axes: Tensor
     limits_lower: Tensor
     limits_upper: Tensor
+    source_frame: Tensor
     _joints: Tensor
     _joint_dirs: Tensor
     _tips: Tensor
@@ -158,7 +161,7 @@ class HandModel(nn.Module):
         shape: Float[Tensor, "*b 10"],
         rotation: Float[Tensor, "*b 4"] | None = None,
     ) -> HandMesh:
-        """Pose the mesh: metres, wrist at the origin, then turned by the quaternion `rotation` [w, x, y, z] (any norm)."""
+        """Pose the mesh: metres, wrist at the origin, then turned by the quaternion [w, x, y, z] (any norm)."""
         local, bones, offsets, pivots = self._bones(pose, shape)
         rest = self.template + torch.einsum("vcs,...s->...vc", self.shape_dirs, shape)
         if self.pose_dirs.shape[-1]:
@@ -229,19 +232,26 @@ def mirror_faces(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "F 3"]:
     return faces.flip(-1)
 
 
+def _absent(key: str, sizes: dict[str, int]) -> np.ndarray:
+    if key == "pose_dirs":
+        return np.zeros((sizes["V"], 3, 0))
+    width = [d for d in _ARRAYS[key][0][1:] if isinstance(d, int)]
+    return np.zeros([0, *width], np.int64 if key in _INTEGERS else np.float64)
+
+
 def _check(arrays: dict[str, np.ndarray], name: str) -> None:
+    """Fill in what may be absent (in place); raise DensehandError where something is missing or of a wrong shape."""
     sizes: dict[str, int] = {}
     for key, (dimensions, optional) in _ARRAYS.items():
         if key not in arrays:
             if not optional:
                 raise DensehandError(f"hand model {name!r} lacks {key!r}: build or import it again")
-            free = {"V": arrays["template"].shape[0], "F": arrays.get("faces", np.zeros(0)).shape[0], "T": 0, "L": 0}
-            shape = [free[d] if isinstance(d, str) else d for d in dimensions]
-            shape[-1 if key == "pose_dirs" else 0] = 0
-            arrays[key] = np.zeros(shape, np.int64 if key in _INTEGERS else np.float64)
+            arrays[key] = np.eye(3) if key == "source_frame" else _absent(key, sizes)
             continue
         shape = list(arrays[key].shape)
-        expected = [sizes.setdefault(d, s) if isinstance(d, str) else d for d, s in zip(dimensions, shape, strict=False)]
+        expected = [
+            sizes.setdefault(d, size) if isinstance(d, str) else d for d, size in zip(dimensions, shape, strict=False)
+        ]
         empty = optional and arrays[key].size == 0
         if not empty and (len(shape) != len(dimensions) or shape != expected):
             wanted = "×".join(str(d) for d in dimensions)
