@@ -1,0 +1,1 @@
+"""Readers of hand data, and the labels and augmentation made from them."""

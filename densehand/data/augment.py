@@ -1,0 +1,172 @@
+"""Augmentation on the training device: one affine look-up a picture, then what cameras do to colours.
+
+Everything is a function of the generator given, so that step n of a run is the same whenever it is made.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import roma
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from densehand.data.records import Records, TrainingBatch
+from densehand.hand.model import HandModel
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the augmentation. Angles in degrees, lengths as shares of the crop.
+
+    rotation: standard deviation of the in-plane turn; any_rotation: share of samples turned by any angle.
+    flip: share shown as the other hand (only side, 2D and mask losses see them).
+    """
+
+    rotation: float = 25.0
+    any_rotation: float = 0.25
+    zoom: tuple[float, float] = (0.85, 1.25)
+    shift: float = 0.08
+    flip: float = 0.15
+    colour: float = 1.0
+    blur: float = 0.25
+    noise: float = 0.3
+    occluder: float = 0.25
+    grey: float = 0.05
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator, device: torch.device) -> Tensor:
+    return torch.rand(shape, generator=generator, device=device) * (high - low) + low
+
+
+def plane_rotation(angle: Float[Tensor, " b"]) -> Float[Tensor, "b 2 2"]:
+    """Rotation matrices of the image plane (x right, y down), radians."""
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
+
+
+def augment(
+    hand: HandModel, records: Records, index: Int[Tensor, " b"], size: int, how: Augmentation, generator: Generator
+) -> TrainingBatch:
+    """Cut crops of `size`² around the chosen records' hands, turned, shifted, zoomed, recoloured."""
+    device, count = records.images.device, len(index)
+    angle = torch.randn(count, generator=generator, device=device) * math.radians(how.rotation)
+    anyway = uniform((count,), 0, 1, generator, device) < how.any_rotation
+    angle = torch.where(anyway, uniform((count,), -math.pi, math.pi, generator, device), angle)
+    turn = plane_rotation(angle)
+    keypoints = torch.einsum("bij,bkj->bki", turn, records.keypoints[index])
+    low, high = keypoints.amin(1), keypoints.amax(1)
+    half = 0.75 * (high - low).amax(-1).clamp_min(0.02) * uniform((count,), *how.zoom, generator, device)
+    shift = uniform((count, 2), -how.shift, how.shift, generator, device) * 2
+    centre = (low + high) / 2 + shift * half[:, None]
+
+    to_crop = turn / half[:, None, None]  # crop = to_crop · picture − centre/half
+    offset = centre / half[:, None]
+    inverse = half[:, None, None] * turn.transpose(1, 2)
+    affine = torch.cat([inverse, (inverse @ offset[..., None])], -1)
+    pictures = look_up(records.images[index], affine, half, size)
+    has_mask = records.masks.shape[-1] > 0
+    mask = pictures.new_zeros(count, size, size)
+    if has_mask:
+        grid = F.affine_grid(affine, [count, 1, size, size], align_corners=False)
+        stored = records.masks[index][:, None].float() / 255
+        mask = F.grid_sample(stored, grid, mode="bilinear", align_corners=False)[:, 0]
+
+    axis = torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), angle], -1)
+    spin = roma.rotvec_to_unitquat(axis)
+    rotation = roma.quat_product(spin, roma.quat_wxyz_to_xyzw(records.rotation[index]))
+    rotation = roma.quat_xyzw_to_wxyz(rotation)
+    scale = records.scale[index] / half
+    translation = torch.einsum("bij,bj->bi", to_crop, records.translation[index]) - offset
+    with torch.no_grad():
+        skeleton = scale[:, None, None] * hand.skeleton(records.pose[index], records.shape[index], rotation)
+    skeleton = skeleton + F.pad(translation, (0, 1))[:, None]
+    keypoints = keypoints / half[:, None, None] - offset[:, None]
+
+    pictures = recolour(pictures, how, generator)
+    pictures, mask = occlude(pictures, mask, how, generator)
+    flipped = uniform((count,), 0, 1, generator, device) < how.flip
+    pictures = torch.where(flipped[:, None, None, None], pictures.flip(-1), pictures)
+    mask = torch.where(flipped[:, None, None], mask.flip(-1), mask)
+    mirror = torch.where(flipped[:, None, None], keypoints.new_tensor([-1.0, 1.0]), keypoints.new_tensor([1.0, 1.0]))
+    weight = records.keypoint_weight[index] * (keypoints.abs().amax(-1) < 1)
+    return TrainingBatch(
+        pictures, keypoints * mirror, weight, skeleton, records.pose[index], records.shape[index], rotation,
+        records.trust[index] * ~flipped, mask, torch.full_like(flipped, has_mask), (~flipped).float(),
+        torch.ones_like(angle),
+    )  # fmt: skip
+
+
+def look_up(
+    images: Tensor, affine: Float[Tensor, "b 2 3"], half: Float[Tensor, " b"], size: int
+) -> Float[Tensor, "b 3 s s"]:
+    """Sample crops from uint8 pictures (b s s 3). Pictures that would shrink by 1.6 or more are halved first."""
+    pictures = images.permute(0, 3, 1, 2).float() / 255
+    if float(half.mean()) * pictures.shape[-1] / size > 1.6:
+        pictures = F.avg_pool2d(pictures, 2)
+    grid = F.affine_grid(affine, [len(images), 3, size, size], align_corners=False)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def recolour(pictures: Float[Tensor, "b 3 s s"], how: Augmentation, generator: Generator) -> Float[Tensor, "b 3 s s"]:
+    """White balance, exposure, gamma, saturation, grey, blur and noise, each at random strength per picture."""
+    device, count, size = pictures.device, len(pictures), pictures.shape[-1]
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return uniform((count, *shape), low, high, generator, device)
+
+    c = how.colour
+    grey = pictures.mean(1, keepdim=True)
+    saturation = draw(1 - 0.5 * c, 1 + 0.4 * c, 1, 1, 1) * (draw(0, 1, 1, 1, 1) >= how.grey)
+    pictures = grey + (pictures - grey) * saturation
+    gain = draw(1 - 0.35 * c, 1 + 0.35 * c, 1, 1, 1) * draw(1 - 0.15 * c, 1 + 0.15 * c, 3, 1, 1)
+    pictures = (pictures * gain + draw(-0.1 * c, 0.1 * c, 1, 1, 1)).clamp(1e-4, 1)
+    pictures = pictures.pow(draw(1 - 0.3 * c, 1 + 0.4 * c, 1, 1, 1))
+    soft = draw(0, 1, 1, 1, 1) < how.blur  # lost resolution: shrink and enlarge
+    low = F.interpolate(pictures, scale_factor=float(draw(0.25, 0.6)[0]), mode="area")
+    pictures = torch.where(soft, F.interpolate(low, size=(size, size), mode="bilinear"), pictures)
+    noisy = (draw(0, 1, 1, 1, 1) < how.noise) * draw(0, 0.08, 1, 1, 1)
+    pictures = pictures + noisy * torch.randn(pictures.shape, generator=generator, device=device)
+    return pictures.clamp(0, 1)
+
+
+def occlude(
+    pictures: Float[Tensor, "b 3 s s"], mask: Float[Tensor, "b s s"], how: Augmentation, generator: Generator
+) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b s s"]]:
+    """Cover a random ellipse of some pictures by a shifted piece of another picture of the batch."""
+    device, count, size = pictures.device, len(pictures), pictures.shape[-1]
+    axis = torch.linspace(-1, 1, size, device=device)
+    centre = uniform((count, 2, 1, 1), -0.8, 0.8, generator, device)
+    radius = uniform((count, 2, 1, 1), 0.1, 0.35, generator, device)
+    distance = ((axis[None, :] - centre[:, 0]) / radius[:, 0]).square() + (
+        (axis[:, None] - centre[:, 1]) / radius[:, 1]
+    ).square()
+    chosen = uniform((count, 1, 1), 0, 1, generator, device) < how.occluder
+    hidden = (distance < 1) & chosen
+    other = pictures.roll(1, 0).roll(size // 2, -1)
+    return torch.where(hidden[:, None], other, pictures), mask * ~hidden
+
+
+def negatives(
+    backgrounds: Tensor, count: int, size: int, how: Augmentation, generator: Generator
+) -> TrainingBatch:
+    """Pictures without a hand: random cuts of uint8 backgrounds (n s s 3). All label weights are 0."""
+    device = backgrounds.device
+    index = torch.randint(len(backgrounds), (count,), generator=generator, device=device)
+    half = uniform((count,), 0.3, 1.0, generator, device)
+    centre = uniform((count, 2), -1, 1, generator, device) * (1 - half[:, None])
+    affine = torch.zeros(count, 2, 3, device=device)
+    affine[:, 0, 0] = affine[:, 1, 1] = half
+    affine[:, :, 2] = centre
+    pictures = recolour(look_up(backgrounds[index], affine, half, size), how, generator)
+    zeros = pictures.new_zeros
+    identity = zeros(count, 4)
+    identity[:, 0] = 1
+    return TrainingBatch(
+        pictures, zeros(count, 21, 2), zeros(count, 21), zeros(count, 21, 3), zeros(count, 45), zeros(count, 10),
+        identity, zeros(count), zeros(count, size, size), torch.ones(count, dtype=torch.bool, device=device),
+        zeros(count), zeros(count),
+    )  # fmt: skip

@@ -1,0 +1,84 @@
+"""What training reads: hands in memory (`Records`) and what one step sees (`TrainingBatch`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from densehand.data.fits import Fits
+from densehand.data.photos import PhotoSet
+
+
+@dataclass
+class Records:
+    """Right hands with a weak-perspective hand model fit, in units of their stored picture ([-1, 1] over it).
+
+    trust: weight of the 3D labels (0 where the fit does not explain the 2D evidence). masks: visible hand surface,
+    empty (n, 0, 0) where a source has none.
+    """
+
+    images: UInt8[Tensor, "n s s 3"]
+    keypoints: Float[Tensor, "n 21 2"]
+    keypoint_weight: Float[Tensor, "n 21"]
+    pose: Float[Tensor, "n 45"]
+    shape: Float[Tensor, "n 10"]
+    rotation: Float[Tensor, "n 4"]
+    scale: Float[Tensor, " n"]
+    translation: Float[Tensor, "n 2"]
+    trust: Float[Tensor, " n"]
+    masks: UInt8[Tensor, "n m m"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> Records:
+        return Records(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@dataclass
+class TrainingBatch:
+    """One step's pictures and labels, in crop units (see docs/architecture.md).
+
+    skeleton: y* = scale · R · X + t. Weights are 0 where a label is absent. is_right / has_hand: 1 or 0, for the two
+    yes-no heads; side_weight 0 where there is no hand.
+    """
+
+    images: Float[Tensor, "b 3 s s"]
+    keypoints: Float[Tensor, "b 21 2"]
+    keypoint_weight: Float[Tensor, "b 21"]
+    skeleton: Float[Tensor, "b 21 3"]
+    pose: Float[Tensor, "b 45"]
+    shape: Float[Tensor, "b 10"]
+    rotation: Float[Tensor, "b 4"]
+    trust: Float[Tensor, " b"]
+    mask: Float[Tensor, "b s s"]
+    has_mask: Bool[Tensor, " b"]
+    is_right: Float[Tensor, " b"]
+    has_hand: Float[Tensor, " b"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @staticmethod
+    def join(parts: list[TrainingBatch]) -> TrainingBatch:
+        names = [f.name for f in fields(TrainingBatch)]
+        return TrainingBatch(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
+
+
+def records_from_photos(photos: PhotoSet, fits: Fits, good: float = 0.03, bad: float = 0.08) -> Records:
+    """Photos with their fits. Trust falls from 1 at a residual of `good` to 0 at `bad` (shares of the box).
+
+    Where the fit fails, the teacher's 2D is suspect too: its keypoints keep 0.3 of their weight down to none at
+    twice `bad`.
+    """
+    trust = ((bad - fits.residual) / (bad - good)).clamp(0, 1) * (photos.score > 0.5)
+    flat = ((2 * bad - fits.residual) / bad).clamp(0, 1) * 0.3
+    weight = torch.maximum(trust, flat)
+    count = len(photos)
+    return Records(
+        photos.images, fits.labels, weight[:, None].expand(count, 21).clone(), fits.pose, fits.shape, fits.rotation,
+        fits.scale, fits.translation, trust, torch.zeros(count, 0, 0, dtype=torch.uint8),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Training programs of the estimator (the detector has its own in `densehand.detect`)."""

@@ -1,0 +1,153 @@
+"""The training step as a Lightning module: the terms of `densehand.losses` on one batch, optimiser, averages."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from densehand import losses
+from densehand.data.records import TrainingBatch
+from densehand.network.mesh import decode
+from densehand.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from densehand.network.estimator import DHPE, Estimate
+    from densehand.train.stream import BatchStream
+
+
+def objective(
+    network: DHPE, estimate: Estimate, batch: TrainingBatch, config: TrainConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and the mean of each of its terms. Estimate and batch are of the same pictures."""
+    w = config.weights
+    terms: dict[str, Tensor] = {}
+    share = torch.tensor([0.3, 0.3, 1.0], device=batch.images.device)  # earlier iterates are only stepping stones
+
+    def over_iterates(values: list[Tensor]) -> Tensor:
+        return (torch.stack(values, -1) * share[-len(values) :]).sum(-1)
+
+    skeletons, robust = estimate.skeletons, w.robust
+    terms["articulation"] = (
+        over_iterates([losses.articulation(y, batch.skeleton, robust) for y in skeletons]) * batch.trust
+    )
+    terms["projection"] = over_iterates(
+        [losses.keypoints_2d(y[..., :2], batch.keypoints, batch.keypoint_weight, robust) for y in skeletons]
+    ) * (batch.is_right > 0)
+    first, *refined = estimate.keypoints
+    terms["refiner"] = over_iterates(
+        [losses.keypoints_2d(j, batch.keypoints, batch.keypoint_weight, robust) for j in refined]
+    ) * (batch.is_right > 0)
+    terms["coordinates"] = losses.keypoints_2d(first, batch.keypoints, batch.keypoint_weight, robust)
+    activation = network.config.heatmap_activation
+    terms["heatmaps"] = sum(
+        losses.heatmaps(maps, batch.keypoints, batch.keypoint_weight, activation) for maps in estimate.heatmap_logits
+    ) / len(estimate.heatmap_logits)
+
+    final = decode(estimate.parameters[-1])
+    terms["pose"] = losses.penalty((final.pose - batch.pose).unflatten(-1, (15, 3)), robust).mean(-1) * batch.trust
+    terms["shape_prior"] = (final.shape - batch.shape * batch.trust[:, None]).square().mean(-1) * batch.has_hand
+    terms["rotation"] = losses.rotation_distance(final.rotation, batch.rotation, robust) * batch.trust
+    terms["side"] = losses.yes_no(estimate.side_logit, batch.is_right, batch.has_hand * side_balance(batch))
+    terms["hand"] = losses.yes_no(estimate.hand_logit, batch.has_hand, torch.ones_like(batch.has_hand))
+    terms["mask"] = sum(
+        losses.mask_head(logits, batch.mask, batch.has_mask) for logits in estimate.stage_mask_logits
+    ) / len(estimate.stage_mask_logits)
+    if w.features or w.shape or w.laplacian:
+        terms |= mask_terms(network, estimate, batch, config)
+    total = sum(getattr(w, name) * value.mean() for name, value in terms.items() if getattr(w, name))
+    return total, {name: value.detach().mean() for name, value in terms.items()}
+
+
+def side_balance(batch: TrainingBatch) -> Tensor:
+    """Weights that make right and mirrored hands count alike, whatever their shares in the batch."""
+    right = (batch.is_right * batch.has_hand).sum()
+    other = ((1 - batch.is_right) * batch.has_hand).sum()
+    half = (right + other) / 2
+    return torch.where(batch.is_right > 0, half / right.clamp_min(1), half / other.clamp_min(1))
+
+
+def mask_terms(
+    network: DHPE, estimate: Estimate, batch: TrainingBatch, config: TrainConfig
+) -> dict[str, Tensor]:
+    """L_Feat, L_Sh with hierarchical λ, and L_Lap, on the first `mask_terms_share` of the pictures with a mask."""
+    w = config.weights
+    usable = torch.nonzero(batch.has_mask & (batch.is_right > 0)).flatten()
+    chosen = usable[: max(1, round(len(batch) * config.mask_terms_share))]
+    zeros = estimate.features.new_zeros(1)
+    if len(chosen) == 0:
+        return {"features": zeros, "shape": zeros, "laplacian": zeros}
+    terms = {}
+    if w.features:
+        foreground = batch.images[chosen] * batch.mask[chosen, None]
+        terms["features"] = losses.features(estimate.features[chosen], network.extract_features(foreground))
+    if w.shape or w.laplacian:
+        h = estimate.parameters[-1][chosen]
+        vertices, skeleton = network.mesh(h)
+        if w.shape:
+            rendered = network.render_mask(h, batch.mask.shape[-1])
+            weight = losses.hierarchical_weight(skeleton, batch.keypoints[chosen], batch.keypoint_weight[chosen])
+            terms["shape"] = losses.shape(rendered, batch.mask[chosen]) * (weight if w.hierarchical else 1.0)
+        if w.laplacian:
+            terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(network.hand.faces))
+    return terms
+
+
+class Training(lightning.LightningModule):
+    """Network, its running average (EMA), and the stream of batches. Batches are made from the step number."""
+
+    def __init__(self, network: DHPE, stream: BatchStream, config: TrainConfig):
+        super().__init__()
+        self.network, self.stream, self.config = network, stream, config
+        average = get_ema_multi_avg_fn(config.ema)
+        self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+
+    def training_step(self, step: Tensor, _: int) -> Tensor:
+        config = self.config
+        with torch.no_grad():
+            batch = self.stream.batch(int(step))
+        images = batch.images.contiguous(memory_format=torch.channels_last) if config.channels_last else batch.images
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+            estimate = self.network(images)
+        loss, terms = objective(self.network, estimate, batch, config)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {float(loss)} at step {int(step)}; lower the learning rate or resume")
+        error = (estimate.skeletons[-1][..., :2] - batch.keypoints).norm(dim=-1)
+        known = (batch.keypoint_weight > 0) & (batch.is_right > 0)[:, None]
+        heat = (estimate.keypoints[0] - batch.keypoints).norm(dim=-1)
+        pixels = 112.0  # crop units → pixels of a 224-px crop
+        self.log_dict(
+            {f"train/{k}": v for k, v in terms.items()}
+            | {
+                "train/loss": loss.detach(),
+                "train/mesh_px224": error[known].mean().detach() * pixels,
+                "train/heat_px224": heat[known].mean().detach() * pixels,
+            }
+        )
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.average.update_parameters(self.network)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        config = self.config
+        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimiser = torch.optim.AdamW(groups, lr=config.lr, fused=torch.cuda.is_available())
+
+        def rate(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, config.warmup))
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, config.steps))))
+            return warm * (config.final_lr + (1 - config.final_lr) * cosine)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
