@@ -86,7 +86,9 @@ def find_images(inputs: Iterable[str | Path], problems: list[InputError] | None 
             continue
         try:
             pictures = sorted(entry for entry in given.iterdir() if _is_picture(entry))
-            error = None if pictures else InputError(f"{given}: no pictures in this folder ({READABLE})")
+            error = (
+                None if pictures else InputError(f"{given}: no pictures in this folder; name one that holds {READABLE}")
+            )
         except OSError as failure:
             pictures, error = (
                 [],

@@ -378,10 +378,11 @@ def check_box(box: Any, width: int, height: int) -> Float[np.ndarray, "4"]:
     """A box as float32 after checking it against the picture, or InputError naming the box and the fault."""
     try:
         values = np.asarray(box, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.zeros(0)
     if values.shape != (4,) or not np.isfinite(values).all():
-        raise InputError(f"box {box!r}: give four finite numbers x0, y0, x1, y1 in pixels")
+        shown = repr(box) if len(repr(box)) < 80 else "given"
+        raise InputError(f"box {shown} is not four finite numbers; give x0, y0, x1, y1 in pixels")
     x0, y0, x1, y1 = values
     text = "[" + ", ".join(f"{v:g}" for v in values) + "]"
     if x1 <= x0 or y1 <= y0:

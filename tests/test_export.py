@@ -191,7 +191,9 @@ def test_unwritable_places_are_named(tmp_path):
     ):
         with pytest.raises(InputError) as caught:
             action(path)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value) and "choose another" in str(caught.value)
+        assert (
+            str(path) in str(caught.value) and "\n" not in str(caught.value) and "choose another" in str(caught.value)
+        )
     assert ensure_folder(tmp_path / "a" / "b").is_dir() and not list((tmp_path / "a" / "b").iterdir())
 
 

@@ -56,7 +56,12 @@ def detector_of(*detections: Detection):
 
 
 def test_one_hand_per_box_in_order_and_consistent(estimator, image):
-    boxes = [HandBox(BOX, "right"), HandBox((10, 10, 60, 70), "left"), HandBox((100, 100, 140, 130)), HandBox(BOX, "left")]
+    boxes = [
+        HandBox(BOX, "right"),
+        HandBox((10, 10, 60, 70), "left"),
+        HandBox((100, 100, 140, 130)),
+        HandBox(BOX, "left"),
+    ]
     hands = estimator(image, boxes)
     assert [hand.side for hand in hands[:2]] == ["right", "left"] and hands[3].side == "left" and len(hands) == 4
     for given_box, hand in zip(boxes, hands, strict=True):
@@ -82,7 +87,9 @@ def test_agrees_with_the_network_step_by_step(estimator, network, image):
     projected = parameters.scale[:, None, None] * joints[..., :2] + parameters.translation[:, None, :2]
     expected = SKELETON_SHARE * estimate.keypoints[-1] + (1 - SKELETON_SHARE) * projected
     center = np.array([105.0, 100.0])
-    np.testing.assert_allclose(hand.keypoints_2d, expected[0].numpy() * 90 + center, atol=1e-2)  # half side 1.5 · 120 / 2
+    np.testing.assert_allclose(
+        hand.keypoints_2d, expected[0].numpy() * 90 + center, atol=1e-2
+    )  # half side 1.5 · 120 / 2
     np.testing.assert_allclose(hand.joints_3d, joints[0], atol=1e-6)
     np.testing.assert_allclose(hand.project(hand.joints_3d), projected[0].numpy() * 90 + center, atol=2e-2)
     assert hand.score == pytest.approx(float(torch.sigmoid(estimate.hand_logit)), abs=1e-5)
@@ -149,17 +156,16 @@ def test_an_unknown_side_is_the_mean_of_both_looks(estimator, network, image, bo
 @pytest.mark.parametrize("box", [(20.0, 20.0, 90.0, 100.0), (60.0, 40.0, 150.0, 160.0), (150.0, 50.0, 260.0, 190.0)])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("side_score", [0.5, 0.7, 0.999])
-def test_detector_and_network_agree_on_a_side(network, image, box, side, side_score):
+def test_detector_and_network_agree_on_a_side(network, image, box, side, side_score, monkeypatch):
+    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
     detection = Detection(np.array(box), side, side_score, 0.8)
-    (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image) or [None]
+    (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image)
     sign = 1 if side == "right" else -1
     prior = sign * math.log(side_score / (1 - side_score))
     as_detected = prior + side_odds(network, image, box, mirrored=side == "left" and prior < 0)
     both = prior + (side_odds(network, image, box, False) + side_odds(network, image, box, True)) / 2
     first = "left" if prior < 0 else "right"
     expected = as_detected if (as_detected < 0) == (first == "left") else both
-    if hand is None:  # a low score drops it
-        return
     assert hand.side == ("left" if expected < 0 else "right")
     assert hand.side_score == pytest.approx(probability(abs(expected)), abs=2e-3)
 
@@ -168,15 +174,20 @@ def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch
     estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.9, 0.9)), "cpu")
     runs = []
     original = HandEstimator._run
-    monkeypatch.setattr(HandEstimator, "_run", lambda self, photos, crops, *a: runs.append(len(crops)) or original(self, photos, crops, *a))
+    monkeypatch.setattr(
+        HandEstimator,
+        "_run",
+        lambda self, photos, crops, *a: runs.append(len(crops)) or original(self, photos, crops, *a),
+    )
     estimator(image, side="left")
     assert runs == [1, 0]
 
 
-def test_given_side_overrules_the_detector(network, image):
+def test_given_side_overrules_the_detector(network, image, monkeypatch):
+    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
     estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.99, 0.99)), "cpu")
-    for hand in estimator(image, side="left"):
-        assert hand.side == "left" and hand.side_score == 1.0
+    (hand,) = estimator(image, side="left")
+    assert hand.side == "left" and hand.side_score == 1.0
 
 
 def test_score_is_the_geometric_mean_with_the_detectors(network, image):
@@ -211,7 +222,9 @@ def test_whole_image_is_the_crop_itself(estimator, image):
 
 
 def test_a_focal_length_moves_the_hand_away_and_nothing_else(network, image):
-    near, far = (HandEstimator(network, device="cpu", focal=f)(image, [HandBox(BOX, "left")])[0] for f in (200.0, 800.0))
+    near, far = (
+        HandEstimator(network, device="cpu", focal=f)(image, [HandBox(BOX, "left")])[0] for f in (200.0, 800.0)
+    )
     assert far.translation[2] == pytest.approx(4 * near.translation[2], rel=1e-5) and far.focal_px == 800
     np.testing.assert_array_equal(far.keypoints_2d, near.keypoints_2d)
     np.testing.assert_array_equal(far.joints_3d, near.joints_3d)
@@ -266,7 +279,14 @@ def test_any_box_is_taken_or_refused(box):
 
 
 @pytest.mark.parametrize(
-    "picture", [None, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+    "picture",
+    [
+        None,
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
 )
 def test_bad_pictures(estimator, picture):
     with pytest.raises(InputError, match="picture"):

@@ -133,7 +133,9 @@ def test_mask_and_depth_equal_one_rendering_of_the_whole_picture(side, center, m
 def test_mask_also_covers_what_lies_behind_the_camera_plane():
     hand = make_hand()
     close = dataclasses.replace(hand, focal_px=1.0, translation=hand.translation * [1, 1, 1e-3])
-    near = dataclasses.replace(close, translation=np.array([*((hand.wrist_px - hand.center_px) / hand.scale), 1 / hand.scale]))
+    near = dataclasses.replace(
+        close, translation=np.array([*((hand.wrist_px - hand.center_px) / hand.scale), 1 / hand.scale])
+    )
     assert near.depth((240, 320)).min() < 0
     np.testing.assert_array_equal(near.mask((240, 320)), hand.mask((240, 320)))
 
@@ -157,7 +159,14 @@ def test_document_round_trip_and_refusals(tmp_path):
     assert record["schema"] == "densehand/1"
     path.write_text(json.dumps(record))
     assert read_document(path) == record
-    refused = ["", "[]", "{}", "{", json.dumps(record | {"schema": "densehand/2"}), json.dumps(record | {"width": "320"})]
+    refused = [
+        "",
+        "[]",
+        "{}",
+        "{",
+        json.dumps(record | {"schema": "densehand/2"}),
+        json.dumps(record | {"width": "320"}),
+    ]
     refused += [json.dumps(record | {"hands": None}), json.dumps(record | {"height": 0}), "\xff"]
     for text in refused:
         path.write_text(text, encoding="latin-1")

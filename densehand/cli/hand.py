@@ -53,7 +53,9 @@ def info(
 
 def import_mano(
     file: Path = typer.Argument(..., metavar="MANO_RIGHT.pkl", help="The official file, from your own copy of MANO."),
-    out: Path = typer.Option(None, "--out", "-o", metavar="FILE.npz", help="Where to store it; default: your data folder."),
+    out: Path = typer.Option(
+        None, "--out", "-o", metavar="FILE.npz", help="Where to store it; default: your data folder."
+    ),
 ) -> None:
     """Read the official MANO file, without running code from it, and store it for --hand mano.
 

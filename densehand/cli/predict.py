@@ -87,6 +87,8 @@ def predict(
     given = BoxFile(boxes) if boxes is not None else None
     ensure_folder(out)
     estimator = HandEstimator(model, device=device, refine=refine, focal=focal, batch=batch, hand=hand)
+    if given is None and not whole_image:
+        _ = estimator.detector  # a fault of its weights is named once, not for every photo
     for problem in problems:
         say_error(str(problem))
     failed, hands = len(problems), 0
@@ -214,7 +216,7 @@ class BoxFile:
             if not isinstance(entry, dict) or not isinstance(entry.get("box"), list):
                 raise InputError(f'{where} is no object with "box"; write {{"box": [x0, y0, x1, y1], "side": null}}')
             if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in entry["box"]):
-                raise InputError(f"{where} is {entry['box']}; give four finite numbers x0, y0, x1, y1 in pixels")
+                raise InputError(f"{where} is {entry['box']}, not four finite numbers; give x0, y0, x1, y1 in pixels")
             if entry.get("side") not in (None, "left", "right"):
                 raise InputError(f'{where} has side {entry["side"]!r}; use "left", "right" or null')
             boxes.append(HandBox(tuple(entry["box"]), entry.get("side")))

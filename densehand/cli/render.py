@@ -31,7 +31,8 @@ def render(
 ) -> int:
     """Make overlays, masks, depth maps and meshes from the JSON of earlier predictions, without running a network.
 
-    Overlays need the photo: it is looked for in --photos by its file name, else at the path in the JSON, else beside it.
+    Overlays need the photo: it is looked for in --photos by its file name, else at the path in the JSON, else beside
+    the JSON.
 
     [b]Example:[/b] densehand render hands/ --out hands --photos holiday --write overlay,mask
     """
