@@ -53,7 +53,7 @@ def relative_albedo(patches: Float[Tensor, "k 3 h w"], palm: Float[Tensor, "s s"
     back_mean = (linear * back_weight).sum((1, 2)) / back_weight.sum((0, 1))
     palm_mean = (linear * palm_weight).sum((1, 2)) / palm_weight.sum((0, 1))
     mean = torch.lerp(back_mean[:, None, None], palm_mean[:, None, None], palm[..., None])
-    return (linear / mean).clamp(0.35, 1.9)
+    return (linear / mean).clamp(0.5, 1.6)
 
 
 def periodic_noise(size: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
@@ -162,7 +162,7 @@ def sample_looks(n: int, darkness_of_texture: Float[Tensor, "k"], generator: tor
         palm=palm.clamp(0.01, 0.95),
         nail=nail.clamp(0.01, 0.95),
         nail_cover=torch.maximum(uniform(0.2, 0.75), varnish),
-        structure=uniform(0.5, 1.25),
+        structure=uniform(0.35, 0.95),
         mottling=uniform(0.02, 0.09),
         blush=uniform(0.0, 0.8),
         crease=uniform(0.2, 1.0),

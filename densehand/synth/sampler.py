@@ -1,0 +1,345 @@
+"""`Synthesizer`: batches of pictures of right hands with every label, made on the training device."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from densehand.errors import InputError
+from densehand.hand.model import HandModel, quaternion_to_matrix
+from densehand.network.mesh import MeshParameters, encode
+
+from .backdrop import Draw, clutter, made_up_backdrops, occluders, other_hands, over, photo_backdrops
+from .detail import paint_texture, vertex_normals
+from .light import LUMINANCE, load_environments, sample_lights
+from .photo import gaussian_blur, photograph, to_linear, to_srgb
+from .poses import FAMILY_NAMES, GRASPS, load_anchor_poses, poses_to_anchors, sample_poses, sample_rotations, sample_shapes
+from .render import BARE_ARM, HAND, OBJECT, SLEEVE, Materials, Meshes, Visibility, see, shade
+from .scene import build_forearms, build_objects, forearm_faces, sphere_topology
+from .skins import MAP_SIZE, SkinLook, load_skin_patches, lookup, noise_maps, relative_albedo, sample_looks
+
+CROP_PADDING = 1.5  # side of the crop over the larger side of the keypoints' box
+# How far before a joint's centre the skin may lie (m): thicker flesh than this is another part of the hand
+_FLESH = (0.030,) + (0.022, 0.016, 0.014, 0.012) + (0.020, 0.013, 0.011, 0.010) * 3 + (0.018, 0.012, 0.010, 0.009)
+
+
+@dataclass
+class SynthBatch:
+    """n pictures of right hands, S×S, and their labels; crop units are docs/architecture.md's (centre 0, edges ±1).
+
+    images: sRGB in [0, 1]. keypoints: true perspective projections, may lie outside the crop. parameters: h, such that
+    `scale · R · X + t` is the best weak-perspective fit to the keypoints, the wrist at z = 0. skeleton: that fit's 21 points.
+    mask: the hand's surface up to the wrist as seen, without what covers it; mask_full: as if nothing but itself did.
+    depth: metres from the camera's plane on `mask`, 0 elsewhere. visible: neither covered nor outside the crop.
+    camera_distance: camera to the middle of the keypoints, metres. family: see `poses.FAMILIES` (their number: an anchor pose).
+    tone: 0 (Fitzpatrick I) to 1 (VI).
+    """
+
+    images: Float[Tensor, "n 3 s s"]
+    keypoints: Float[Tensor, "n 21 2"]
+    skeleton: Float[Tensor, "n 21 3"]
+    parameters: Float[Tensor, "n 63"]
+    pose: Float[Tensor, "n 45"]
+    shape: Float[Tensor, "n 10"]
+    rotation: Float[Tensor, "n 4"]
+    scale: Float[Tensor, " n"]
+    translation: Float[Tensor, "n 3"]
+    mask: Bool[Tensor, "n s s"]
+    mask_full: Bool[Tensor, "n s s"]
+    depth: Float[Tensor, "n s s"]
+    visible: Bool[Tensor, "n 21"]
+    camera_distance: Float[Tensor, " n"]
+    family: Tensor
+    tone: Float[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """Shares of pictures with each thing, and ranges. anchor_share: poses drawn around known poses instead of families."""
+
+    anchor_share: float = 0.4
+    object_share: float = 0.22
+    occluder_share: float = 0.20
+    other_behind: float = 0.22
+    other_before: float = 0.08
+    nearest: float = 0.3
+    farthest: float = 1.5
+    centre_jitter: float = 0.08
+    zoom: tuple[float, float] = (0.85, 1.25)
+    photograph: bool = True
+
+
+class Synthesizer:
+    """Pictures of a hand model's right hand: `Synthesizer(HandModel.load("open")).sample(64)`.
+
+    hand: the model; it is moved to `device`. backgrounds: (m, h, w, 3) uint8 pictures, or None for made-up ones. device: where
+    everything is done. size: side of the pictures in pixels. seed: of `sample` without a generator. poses: (k, 45) axis-angle
+    poses, e.g. fitted to photos, around which `config.anchor_share` of the hands are drawn (the packaged ones join them).
+
+    The same seed gives the same pictures on a CPU. Raises InputError for unusable arguments.
+    """
+
+    def __init__(
+        self,
+        hand: HandModel,
+        backgrounds: UInt8[Tensor, "m h w 3"] | None = None,
+        device: torch.device | str = "cpu",
+        size: int = 224,
+        seed: int = 0,
+        poses: Float[Tensor, "k 45"] | None = None,
+        config: SynthConfig | None = None,
+    ) -> None:
+        if size < 32:
+            raise InputError(f"pictures of {size} px are too small for a hand; give a size of 32 or more")
+        if not len(hand.wrist_loop):
+            raise InputError(f"hand model {hand.name!r} names no wrist loop, so it cannot get a forearm; use the open hand")
+        self.device = torch.device(device)
+        self.hand = hand.to(self.device)
+        self.size, self.config = size, config or SynthConfig()
+        self.generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.backgrounds = None
+        if backgrounds is not None:
+            self.backgrounds = torch.as_tensor(backgrounds)
+            if self.backgrounds.ndim != 4 or self.backgrounds.shape[-1] != 3 or self.backgrounds.dtype != torch.uint8:
+                raise InputError("backgrounds must be an array (m, height, width, 3) of uint8")
+            self.backgrounds = self.backgrounds.to(self.device)
+        anchors = [load_anchor_poses().to(self.device)]
+        if poses is not None:
+            # the packaged poses are few: keep them a fifth of all
+            own = poses_to_anchors(poses.to(self.device), hand)
+            anchors = anchors * max(1, round(len(own) / 4 / max(1, len(anchors[0])))) + [own]
+        self.anchors = torch.cat(anchors)
+        self._prepare_surface()
+        self._prepare_topology()
+        grasps = torch.zeros(len(FAMILY_NAMES) + 1)
+        grasps[[FAMILY_NAMES.index(name) for name in GRASPS]] = 3.0
+        self._hold_chance = (0.3 + grasps).to(self.device)
+        self._flesh = torch.tensor(_FLESH, device=self.device)
+
+    def _prepare_surface(self) -> None:
+        texture = paint_texture(self.hand)
+        patches = load_skin_patches(self.device)
+        palm = texture.detail[:, 0].view(MAP_SIZE, MAP_SIZE).clamp(0, 1)
+        if texture.has_body_uv:
+            albedo = relative_albedo(patches, palm, texture.inside)
+        else:
+            albedo = torch.ones(len(patches), MAP_SIZE, MAP_SIZE, 3, device=self.device)
+        self.texture, self.albedo = texture, albedo.reshape(-1, 3).contiguous()
+        luminance = (to_linear(patches) * patches.new_tensor(LUMINANCE).view(3, 1, 1)).sum(1).mean((1, 2))
+        ranks = luminance.argsort(descending=True).argsort().float()
+        self.texture_darkness = ranks / (len(patches) - 1)
+        self.noise = noise_maps(self.device)
+        self.environments = load_environments(self.device)
+
+    def _prepare_topology(self) -> None:
+        hand, loop = self.hand, self.hand.wrist_loop
+        on_loop = torch.zeros(len(hand.template), dtype=torch.bool, device=self.device)
+        on_loop[loop] = True
+        # the wrist's cap: faces around a vertex that has neighbours on the loop only; the forearm takes its place
+        inner = torch.ones_like(on_loop)
+        for a, b in ((0, 1), (1, 2), (2, 0)):
+            inner[hand.faces[:, a][~on_loop[hand.faces[:, b]]]] = False
+            inner[hand.faces[:, b][~on_loop[hand.faces[:, a]]]] = False
+        capped = (inner | on_loop)[hand.faces].all(-1)
+        own = hand.faces[~capped]
+        vertices = len(hand.template)
+        arm, is_sleeve = forearm_faces(loop, hand.template[loop], vertices)
+        arm_vertices = int(arm.max()) + 1 - vertices
+        self.sphere_angles, sphere = sphere_topology()
+        self.sphere_angles = self.sphere_angles.to(self.device)
+        thing = sphere.to(self.device) + vertices + arm_vertices
+        self.faces = torch.cat([own, arm, thing])
+        self.hand_faces = len(own)
+        part = torch.full((len(self.faces),), OBJECT, device=self.device)
+        part[: len(own)] = HAND
+        part[len(own) : len(own) + len(arm)] = torch.where(is_sleeve, SLEEVE, BARE_ARM)
+        self.part = part
+        self.face_uv = self.texture.face_uv[~capped]
+        # one texture coordinate per loop vertex, for the forearm's skin
+        corner = (own[None] == loop[:, None, None]).flatten(1).float().argmax(1)
+        self.loop_uv = self.face_uv.reshape(-1, 2)[corner]
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> SynthBatch:
+        """Draw n pictures with labels. A generator, if given, must live on the synthesizer's device."""
+        if n < 1:
+            raise InputError(f"cannot make {n} pictures; ask for at least one")
+        generator = generator or self.generator
+        config, size, hand = self.config, self.size, self.hand
+        draw = Draw(n, generator)
+        # choices for slices of the batch are made on the host from one number
+        seed = torch.randint(2**62, (1,), generator=generator, device=self.device)
+        chance = random.Random(int(seed.item()))
+
+        pose, family = sample_poses(n, hand, generator, self.anchors, config.anchor_share)
+        shape = sample_shapes(n, generator, self.device)
+        rotation = sample_rotations(n, generator, self.device)
+        view = quaternion_to_matrix(rotation)
+        posed = hand(pose, shape)
+        joints = posed.joints @ view.mT
+        distance = torch.exp(draw.uniform(math.log(config.nearest), math.log(config.farthest)))
+        offset = -joints.mean(1)
+        offset[:, 2] += distance
+
+        seen = joints + offset[:, None]
+        rays = seen[..., :2] / seen[..., 2:]
+        low, high = rays.amin(1), rays.amax(1)
+        half = 0.5 * CROP_PADDING * (high - low).amax(-1).clamp_min(1e-3) * draw.uniform(*config.zoom)
+        centre = 0.5 * (low + high) + 2.0 * half[:, None] * draw.uniform(-config.centre_jitter, config.centre_jitter, 2)
+        keypoints = (rays - centre[:, None]) / half[:, None, None]
+        scale, shift = fit_weak_perspective(joints[..., :2], keypoints)
+        translation = torch.nn.functional.pad(shift, (0, 1))
+
+        looks = sample_looks(n, self.texture_darkness, generator)
+        held = draw.uniform(0, 1) < config.object_share * self._hold_chance[family]
+        meshes = self._meshes(posed.vertices, posed.joints, view, offset, centre, half, looks, held, generator)
+        visibility = see(meshes, size)
+        layer, linear = self._layer(meshes, visibility, looks, draw)
+
+        images = self._backdrop(draw, looks)
+        # hands of other pictures behind some of the hands
+        rows = self._slice(n, config.other_behind, chance)
+        if len(rows):
+            behind = other_hands(layer, rows, (rows + n // 2) % n, draw)
+            images[rows] = torch.lerp(images[rows], behind[:, :3], behind[:, 3:])
+        images = torch.lerp(images, layer[:, :3], layer[:, 3:])
+        hidden, images = self._in_front(images, layer, visibility, keypoints, looks, draw, chance)
+        if config.photograph:
+            images = photograph(images, generator, chance)
+        mask = visibility.hand_seen & (hidden < 0.5)
+        visible = self._keypoints_visible(keypoints, seen[..., 2], visibility, hidden)
+        parameters = MeshParameters(pose, shape, rotation, scale, translation)
+        return SynthBatch(
+            images=images.clamp_(0.0, 1.0),
+            keypoints=keypoints,
+            skeleton=scale[:, None, None] * joints + translation[:, None],
+            parameters=encode(parameters),
+            pose=pose, shape=shape, rotation=rotation, scale=scale, translation=translation,
+            mask=mask,
+            mask_full=torch.isfinite(visibility.hand),
+            depth=torch.where(mask, visibility.hand, 0.0),
+            visible=visible,
+            camera_distance=distance,
+            family=family,
+            tone=looks.tone,
+        )  # fmt: skip
+
+    def _meshes(
+        self, vertices: Tensor, joints: Tensor, view: Tensor, offset: Tensor, centre: Tensor, half: Tensor,
+        looks: SkinLook, held: Tensor, generator: torch.Generator,
+    ) -> Meshes:  # fmt: skip
+        """Hand, forearm and object in camera axes and on the screen; vertices and joints come in the hand frame."""
+        n = len(vertices)
+        vertices, joints = vertices @ view.mT, joints @ view.mT
+        arm = build_forearms(vertices[:, self.hand.wrist_loop], view, offset[:, 2], generator)
+        thing, unit = build_objects(joints, held, self.sphere_angles, generator)
+        points = torch.cat([vertices, arm.vertices, thing], dim=1)
+        normals = vertex_normals(points, self.faces)
+        points = points + offset[:, None]
+        flat = (points[..., :2] / points[..., 2:] - centre[:, None]) / half[:, None, None]
+        screen = torch.cat([(flat + 1.0) * (0.5 * self.size), points[..., 2:]], dim=-1)
+
+        pattern = torch.zeros_like(points)
+        first, last = vertices.shape[1], vertices.shape[1] + arm.vertices.shape[1]
+        pattern[:, first:last, 0] = arm.along
+        pattern[:, first:last, 1] = arm.around
+        pattern[:, last:] = unit
+        rings = arm.vertices.shape[1] // len(self.loop_uv)
+        loop_uv = self.loop_uv.repeat(n, 1)
+        structure = lookup(self.albedo, MAP_SIZE, loop_uv, looks.texture.repeat_interleave(len(self.loop_uv)))
+        palm = lookup(self.texture.detail[:, :1], MAP_SIZE, loop_uv)
+        skin = torch.cat([structure, palm], dim=-1).view(n, -1, 4)
+        arm_skin = torch.zeros(*points.shape[:2], 4, device=self.device)
+        arm_skin[:, first:last] = skin.repeat(1, rings, 1)
+        arm_skin[:, self.hand.wrist_loop] = skin
+        return Meshes(
+            points, screen, normals, self.faces, self.hand_faces, self.part, self.face_uv, pattern, arm_skin
+        )  # fmt: skip
+
+    def _layer(self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw) -> tuple[Tensor, Tensor]:
+        """The lit hand with arm and object as sRGB and soft coverage (n, 4, s, s)."""
+        n, size = draw.n, self.size
+        lights = sample_lights(self.environments, n, draw.generator)
+        colours = torch.stack([draw.colour() for _ in range(4)], dim=1).view(n, 2, 2, 3)
+        plain = (draw.uniform(0, 1, 2, 1, 1) < 0.6).expand(-1, -1, 1, 3)
+        colours = torch.cat([colours[:, :, :1], torch.where(plain, colours[:, :, :1], colours[:, :, 1:])], dim=2)
+        ranges = torch.tensor([[250.0, 4.0], [4.0, 4.0]], device=self.device)
+        materials = Materials(to_linear(colours), draw.uniform(0.0, 1.0, 2, 2) * ranges, draw.uniform(0.0, 1.0, 2).square())
+        linear = shade(
+            meshes, visibility, size, looks, materials, lights, self.albedo, self.texture.detail, self.noise
+        )  # fmt: skip
+        # a camera exposes for the light there is, and partly for the skin
+        light = 0.8 + 0.35 * lights.lamp_colour.mean(-1, keepdim=True)
+        skin = (looks.back @ looks.back.new_tensor(LUMINANCE))[:, None] / 0.3
+        exposure = torch.exp(draw.gauss(0.25, 1)) / light * skin.clamp(0.05, 2.0) ** -0.15
+        colour = to_srgb(linear * exposure[visibility.covered.picture])
+        # the shoulder of a tone curve instead of a hard clip
+        colour = torch.where(colour < 0.8, colour, 0.8 + 0.2 * torch.tanh((colour - 0.8) / 0.2))
+        plane = torch.zeros(n * size * size, 4, device=self.device)
+        plane[visibility.covered.pixel] = torch.nn.functional.pad(colour, (0, 1), value=1.0)
+        plane = plane.view(n, size, size, 4).permute(0, 3, 1, 2).contiguous()
+        # edges: coverage a little blurred, its colour taken from the hand alone
+        soft = gaussian_blur(plane, 0.55)
+        return torch.cat([soft[:, :3] / soft[:, 3:].clamp_min(1e-3), soft[:, 3:]], dim=1), linear
+
+    def _backdrop(self, draw: Draw, looks: SkinLook) -> Float[Tensor, "n 3 s s"]:
+        if self.backgrounds is None:
+            images = made_up_backdrops(self.size, draw)
+        else:
+            images = photo_backdrops(self.backgrounds, self.size, draw)
+            images = (images * torch.exp(draw.gauss(0.25, 1, 1, 1))).clamp_(0.0, 1.0)
+        return clutter(images, draw, looks.tone)
+
+    def _in_front(
+        self, images: Tensor, layer: Tensor, visibility: Visibility, keypoints: Tensor, looks: SkinLook, draw: Draw,
+        chance: random.Random,
+    ) -> tuple[Float[Tensor, "n s s"], Float[Tensor, "n 3 s s"]]:  # fmt: skip
+        """Lay things and other hands before the hand; returns how far each pixel is hidden by them, and the pictures."""
+        n = draw.n
+        colour, coverage = occluders(self.size, draw, keypoints, looks.tone, self.config.occluder_share)
+        images = over(images, colour, coverage)
+        hidden = coverage[:, 0]
+        rows = self._slice(n, self.config.other_before, chance)
+        if len(rows):
+            other = other_hands(layer, rows, (rows + 1 + n // 3) % n, draw)
+            own = visibility.hand_seen[rows]
+            share = (other[:, 3] * own).sum((1, 2)) / own.sum((1, 2)).clamp_min(1)
+            # a hand that would hide most of this one stays away
+            alpha = other[:, 3:] * (share < 0.45).view(-1, 1, 1, 1)
+            images[rows] = torch.lerp(images[rows], other[:, :3], alpha)
+            hidden[rows] = torch.maximum(hidden[rows], alpha[:, 0])
+        return hidden, images
+
+    def _keypoints_visible(
+        self, keypoints: Tensor, depth: Tensor, visibility: Visibility, hidden: Tensor
+    ) -> Bool[Tensor, "n 21"]:
+        pixel = ((keypoints + 1.0) * (0.5 * self.size)).floor().long()
+        inside = ((pixel >= 0) & (pixel < self.size)).all(-1)
+        pixel = pixel.clamp(0, self.size - 1)
+        row = torch.arange(len(pixel), device=self.device)[:, None]
+        front = visibility.front[row, pixel[..., 1], pixel[..., 0]]
+        covered = hidden[row, pixel[..., 1], pixel[..., 0]] > 0.5
+        return inside & ~covered & (front > depth - self._flesh)
+
+    def _slice(self, n: int, share: float, chance: random.Random) -> Tensor:
+        count = min(n, int(share * n + chance.random()))
+        start = chance.randrange(n)
+        return (torch.arange(count, device=self.device) + start) % n
+
+
+def fit_weak_perspective(
+    points: Float[Tensor, "*b k 2"], targets: Float[Tensor, "*b k 2"]
+) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b 2"]]:
+    """Least squares scale and shift with scale · points + shift ≈ targets."""
+    mean, goal = points.mean(-2, keepdim=True), targets.mean(-2, keepdim=True)
+    centred = points - mean
+    scale = (centred * (targets - goal)).sum((-1, -2)) / centred.square().sum((-1, -2)).clamp_min(1e-12)
+    return scale, (goal - scale[..., None, None] * mean).squeeze(-2)
