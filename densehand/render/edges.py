@@ -91,7 +91,9 @@ def outline(vertices: Float[Tensor, "B V 3"], table: EdgeTable, near: float | No
             keep &= depth.amin(dim=0) > near
         turn = torch.where(keep, turn, 0.0)
     turn = torch.cat([turn, turn.new_zeros(len(turn), 1)], dim=1)  # for the places that pad the table
-    jump = sum(turn.index_select(1, f) * s for f, s in zip(table.face.unbind(1), table.sign.unbind(1), strict=True))
+    jump = turn.new_zeros(len(turn), len(table.ends))
+    for face, sign in zip(table.face.unbind(1), table.sign.unbind(1), strict=True):
+        jump = jump + turn.index_select(1, face) * sign
     picture, edge = jump.nonzero().unbind(dim=1)
     jump = jump.view(-1).index_select(0, picture * len(table.ends) + edge)
     a, b = (table.ends[:, end].index_select(0, edge) + picture * vertices.shape[1] for end in (0, 1))

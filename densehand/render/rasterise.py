@@ -105,10 +105,11 @@ def interpolate(
     """Attributes given per face corner, (F 3 C) shared or (*b F 3 C), carried to the pixels; differentiable."""
     shared = face_attributes.ndim == 3
     table = face_attributes.reshape(-1, *face_attributes.shape[-2:])
-    face = fragments.face_index.reshape(-1)[fragments.covered]
+    face = fragments.face_index.reshape(-1).index_select(0, fragments.covered)
     if not shared:
         face = face + _picture(fragments) * face_attributes.shape[-3]
-    return _spread(fragments, table[face], background)
+    corners = 3 * face[:, None] + torch.arange(3, device=face.device)
+    return _spread(fragments, table.reshape(-1, table.shape[-1]), corners, background)
 
 
 def interpolate_vertices(
@@ -118,10 +119,19 @@ def interpolate_vertices(
     background: float = 0.0,
 ) -> Float[Tensor, "*b H W C"]:
     """Attributes given per vertex, (V C) shared or (*b V C), carried to the pixels; differentiable."""
-    corners = faces[fragments.face_index.reshape(-1)[fragments.covered]]
+    corners = faces.index_select(0, fragments.face_index.reshape(-1).index_select(0, fragments.covered))
     if attributes.ndim > 2:
         corners = corners + (_picture(fragments) * attributes.shape[-2])[:, None]
-    return _spread(fragments, attributes.reshape(-1, attributes.shape[-1])[corners], background)
+    return _spread(fragments, attributes.reshape(-1, attributes.shape[-1]), corners, background)
+
+
+def blend(
+    table: Float[Tensor, "r C"], corners: Int[Tensor, "n 3"], weights: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n C"]:
+    """Rows of a table at three corners, weighted."""
+    first, second, third = (table.index_select(0, corners[:, k]) for k in range(3))
+    weights = weights.to(table.dtype)
+    return torch.addcmul(torch.addcmul(first * weights[:, :1], second, weights[:, 1:2]), third, weights[:, 2:])
 
 
 def _picture(fragments: Fragments) -> Tensor:
@@ -129,9 +139,9 @@ def _picture(fragments: Fragments) -> Tensor:
     return fragments.covered // (height * width)
 
 
-def _spread(fragments: Fragments, corners: Float[Tensor, "n 3 C"], background: float) -> Tensor:
-    weights = fragments.barycentric.reshape(-1, 3)[fragments.covered]
-    values = (weights[..., None].to(corners.dtype) * corners).sum(dim=1)
+def _spread(fragments: Fragments, table: Tensor, corners: Tensor, background: float) -> Tensor:
+    weights = fragments.barycentric.reshape(-1, 3).index_select(0, fragments.covered)
+    values = blend(table, corners, weights)
     plane = values.new_full((fragments.face_index.numel(), values.shape[1]), background)
     return plane.index_put((fragments.covered,), values).reshape(*fragments.face_index.shape, -1)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from densehand.errors import InputError
-from densehand.render.rasterise import Fragments
+from densehand.render.rasterise import Fragments, blend
 
 __all__ = ["Lights", "Texture", "face_normals", "irradiance", "sample_texture", "shade", "vertex_normals"]
 
@@ -27,8 +27,9 @@ class Lights:
         ambient: (B? 3) light from everywhere.
         directions: (B? L 3) unit vectors towards each lamp (camera axes: a lamp at the camera is 0, 0, -1).
         colors: (B? L 3) of the lamps, Lambertian: colour · max(0, n·l).
-        harmonics: (B? 9 3) radiance of the surroundings in real spherical harmonics of degree 0–2, as in `irradiance`.
-        specular: (B?) or (B? 3) strength of Blinn and Phong's highlight, added without the albedo.
+        harmonics: (B? 9 3) radiance of the surroundings in real spherical harmonics of degree 0–2, as in `irradiance`
+            (evaluated at the vertices and interpolated).
+        specular: (B?) strength of Blinn and Phong's highlight in the lamps' colours, added without the albedo.
         shininess: (B?) its exponent.
     """
 
@@ -81,12 +82,20 @@ def irradiance(
 ) -> Float[Tensor, "*n 3"]:
     """Light that a matt surface sends back (irradiance / π) under surroundings given by spherical harmonics.
 
-    harmonics: nine coefficients a channel in the order Y00; Y1-1, Y10, Y11; Y2-2, Y2-1, Y20, Y21, Y22 in x, y, z of the camera frame.
+    harmonics: nine coefficients a channel in the order Y00; Y1-1, Y10, Y11; Y2-2, Y2-1, Y20, Y21, Y22, in x, y, z of
+    the camera frame.
     Source: Ramamoorthi & Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, eqs. 7, 8 and 10
     (their cosine kernel π, 2π/3, π/4, divided by π).
     """
+    basis = _irradiance_basis(normals)
+    if harmonics.ndim == 2:
+        return basis @ harmonics
+    return (basis[..., None] * harmonics).sum(dim=-2)
+
+
+def _irradiance_basis(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
     x, y, z = normals.unbind(dim=-1)
-    basis = torch.stack(
+    return torch.stack(
         [
             torch.full_like(x, 0.282095),
             0.488603 * 2 / 3 * y,
@@ -100,9 +109,6 @@ def irradiance(
         ],
         dim=-1,
     )
-    if harmonics.ndim == 2:
-        return basis @ harmonics
-    return (basis[..., None] * harmonics).sum(dim=-2)
 
 
 def sample_texture(
@@ -173,11 +179,15 @@ def shade(
     if lights is not None:
         if normals is None:
             normals = vertex_normals(vertices, faces)
-        normal = _at(normals.reshape(-1, 3), corners + _shift(picture, normals, batch), weights)
-        normal = functional.normalize(normal, dim=1, eps=torch.finfo(normal.dtype).tiny ** 0.5)
-        if two_sided:
-            normal = torch.where(normal[:, 2:] > 0, -normal, normal)
-        albedo = _lit(albedo, normal, lights, picture)
+        table, around = normals, None
+        if lights.harmonics is not None:
+            table = torch.cat([normals.expand(*vertices.shape), *_surroundings(normals, lights.harmonics)], dim=-1)
+        values = blend(table.reshape(-1, table.shape[-1]), corners + _shift(picture, table, batch), weights)
+        normal = functional.normalize(values[:, :3], dim=1, eps=torch.finfo(values.dtype).tiny ** 0.5)
+        turn = torch.where((normal[:, 2:] > 0) & two_sided, -1.0, 1.0).to(normal.dtype)
+        if lights.harmonics is not None:
+            around = (values[:, 3:6] + turn * values[:, 6:]).clamp(min=0)
+        albedo = _lit(albedo, turn * normal, around, lights, picture)
     return _over(albedo, fragments, background, coverage, pictures)
 
 
@@ -186,9 +196,14 @@ def _shift(picture: Tensor, table: Tensor, batch: torch.Size) -> Tensor | int:
     return (picture * table.shape[-2])[:, None] if table.ndim > 2 and batch else 0
 
 
-def _at(table: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
-    values = table.index_select(0, corners.reshape(-1)).view(*corners.shape, -1)
-    return (weights[:, :, None].to(values.dtype) * values).sum(dim=1)
+def _surroundings(normals: Float[Tensor, "*b V 3"], harmonics: Float[Tensor, "*b 9 3"]) -> tuple[Tensor, Tensor]:
+    """The parts of `irradiance` at the vertices that stay and that change sign when the normal is turned."""
+    basis = _irradiance_basis(normals)
+    odd = slice(1, 4)
+    even = torch.cat([basis[..., :1], basis[..., 4:]], dim=-1) @ torch.cat(
+        [harmonics[..., :1, :], harmonics[..., 4:, :]], dim=-2
+    )
+    return even, basis[..., odd] @ harmonics[..., odd, :]
 
 
 def _albedo(
@@ -202,7 +217,7 @@ def _albedo(
 ) -> Tensor | None:
     albedo = None
     if texture is not None:
-        uv = _at(texture.uv, texture.face_uv.index_select(0, face), weights)
+        uv = blend(texture.uv, texture.face_uv.index_select(0, face), weights)
         index = texture.index
         if index is None and texture.images.shape[0] > 1:
             index = torch.arange(texture.images.shape[0], device=picture.device)
@@ -211,40 +226,41 @@ def _albedo(
         if colors.shape[:-1] == batch:
             tint = colors.reshape(-1, colors.shape[-1]).index_select(0, picture)
         else:
-            tint = _at(colors.reshape(-1, colors.shape[-1]), corners + _shift(picture, colors, batch), weights)
+            tint = blend(colors.reshape(-1, colors.shape[-1]), corners + _shift(picture, colors, batch), weights)
         albedo = tint if albedo is None else albedo * tint
     return albedo
 
 
-def _lit(albedo: Tensor, normal: Float[Tensor, "n 3"], lights: Lights, picture: Tensor) -> Tensor:
-    def each(value: Tensor, dims: int) -> Tensor:
-        """A field of the lights at every covered pixel, or as it is if shared."""
-        if value.ndim == dims:
-            return value
-        return value.reshape(-1, *value.shape[value.ndim - dims :]).index_select(0, picture)
+def _lit(
+    albedo: Tensor, normal: Float[Tensor, "n 3"], around: Tensor | None, lights: Lights, picture: Tensor
+) -> Tensor:
+    # column by column: short last dimensions are slow, and whole batches of lamps are small
+    def at_pixels(value: Tensor) -> Tensor:
+        """(n) or one number, of a value (B) or () of the lights."""
+        return value.index_select(0, picture) if value.ndim and len(value) > 1 else value.reshape(())
 
-    light = torch.zeros_like(normal)
-    highlight = None
+    nx, ny, nz = normal.unbind(dim=1)
+    light = [torch.zeros_like(nx) if around is None else around[:, c] for c in range(3)]
+    highlight: list[Tensor] | None = None
     if lights.ambient is not None:
-        light = light + each(lights.ambient, 1)
-    if lights.harmonics is not None:
-        light = light + irradiance(normal, each(lights.harmonics, 2)).clamp(min=0)
+        light = [base + at_pixels(lights.ambient[..., c]) for c, base in enumerate(light)]
     if lights.directions is not None:
-        direction = each(lights.directions, 2)
-        color = each(lights.colors, 2) if lights.colors is not None else torch.ones_like(direction)
-        cosine = (direction * normal[:, None]).sum(dim=-1).clamp(min=0)
-        light = light + (color * cosine[..., None]).sum(dim=-2)
-        if lights.specular is not None:
-            viewer = direction.new_tensor([0.0, 0.0, -1.0])
-            half = functional.normalize(direction + viewer, dim=-1)
-            shininess = torch.as_tensor(lights.shininess, dtype=normal.dtype, device=normal.device)
-            sharp = each(shininess, 0)
-            lobe = (half * normal[:, None]).sum(dim=-1).clamp(min=1e-6) ** (sharp[:, None] if sharp.ndim else sharp)
-            strength = lights.specular if lights.specular.ndim else lights.specular.expand(3)
-            strength = each(strength, 1) if strength.shape[-1] == 3 else strength.index_select(0, picture)[:, None]
-            highlight = strength * (color * (lobe * (cosine > 0))[..., None]).sum(dim=-2)
-    lit = albedo * light
-    return lit if highlight is None else lit + highlight
+        colors = lights.colors if lights.colors is not None else torch.ones_like(lights.directions)
+        half = functional.normalize(lights.directions + normal.new_tensor([0.0, 0.0, -1.0]), dim=-1)
+        shininess = at_pixels(torch.as_tensor(lights.shininess, dtype=normal.dtype, device=normal.device))
+        for lamp in range(lights.directions.shape[-2]):
+            dx, dy, dz = (at_pixels(lights.directions[..., lamp, c]) for c in range(3))
+            color = [at_pixels(colors[..., lamp, c]) for c in range(3)]
+            cosine = (nx * dx + ny * dy + nz * dz).clamp(min=0)
+            light = [torch.addcmul(base, cosine, c) for base, c in zip(light, color, strict=True)]
+            if lights.specular is not None:
+                hx, hy, hz = (at_pixels(half[..., lamp, c]) for c in range(3))
+                lobe = (nx * hx + ny * hy + nz * hz).clamp(min=1e-6) ** shininess * (cosine > 0)
+                lobe = lobe * at_pixels(lights.specular)
+                before = highlight if highlight is not None else [torch.zeros_like(nx)] * 3
+                highlight = [torch.addcmul(base, lobe, c) for base, c in zip(before, color, strict=True)]
+    lit = albedo * torch.stack(light, dim=1)
+    return lit if highlight is None else lit + torch.stack(highlight, dim=1)
 
 
 def _over(

@@ -1,14 +1,14 @@
 """Anti-aliased masks with exact gradients at the outer outline.
 
 Coverage model: a pixel's value is the area of its unit square that the union of all projected faces covers. Nothing is
-blurred, and the value depends on the outer outline alone: gradients are zero at edges inside the mask (a finger before the
-palm) and exact along the outline (the boundary integral of the outline's normal speed).
+blurred, and the value depends on the outer outline alone: gradients are zero at edges inside the mask (a finger before
+the palm) and exact along the outline (the boundary integral of the outline's normal speed).
 
 How: turn every face to positive orientation on the screen. The number of faces over a point, k, is then a winding
-number of the few edges where orientation changes (fold edges between front and back faces, and borders of open meshes).
-Their pieces within pixels give ∫k exactly, by the accumulation used to fill letters; faces inside never matter. A pixel
-crossed by one chain of equal edges has k in {k0, k0 + n} and its coverage follows from ∫k; pixels in which outlines meet
-or fold are left to `union`.
+number of the few edges where orientation changes (fold edges between front and back faces, borders of open meshes).
+Their pieces within pixels give ∫k exactly, by the accumulation used to fill letters; faces inside never matter. A
+pixel crossed by one chain of equal edges has k in {k0, k0 + n} and its coverage follows from ∫k; pixels in which
+outlines meet or fold are left to `union`.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _cover(pieces: _Pieces, accumulated: Tensor) -> tuple[Tensor, Tensor, Tensor
     meeting = ((ends > 2) | (pieces_here > 3) | (pieces_here * squares != jumps * jumps)) & (pieces_here <= LIMIT)
     chosen = meeting.nonzero().squeeze(1)
     if chosen.numel():
-        local = [v.index_select(0, chosen) for v in (pixel, pieces_here, corner, *pieces[2:11])]
-        for target, exact in zip((value, head, tail), union(*local), strict=True):
+        here = [v.index_select(0, chosen) for v in (pixel, pieces_here, corner, *pieces[2:11])]
+        for target, exact in zip((value, head, tail), union(*here), strict=True):
             target.index_copy_(0, chosen, exact)
     return accumulated.round().clamp_(0, 1).index_put_((pixel,), value), head, tail

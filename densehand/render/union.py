@@ -1,8 +1,8 @@
 """The exact union of faces within single pixels in which outlines meet, cross or fold.
 
-Within a pixel the number of faces over a point, k, jumps at a few straight pieces of edges. Each piece is cut where the
-others' lines cross it; between cuts k beside it is constant, so that the step of [k > 0] across it is known. The union's
-area is then the boundary integral of these steps, ∫ step · (1 - x) dy, plus [k > 0] along the pixel's left side.
+Within a pixel the number of faces over a point, k, jumps at a few straight pieces of edges. Each piece is cut where
+the others' lines cross it; between cuts k beside it is constant, so that the step of [k > 0] across it is known. The
+union's area is then the boundary integral of these steps, ∫ step · (1 - x) dy, plus [k > 0] along the left side.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def union(
         geometry: x0, y0, x1, y1 (from that corner, y0 ≤ y1), t0, t1 (along the whole edge), jump (k on the right less k
             on the left), left and left_y (change of k down the pixel's left side, and where).
     """
-    results = tuple(torch.empty_like(corner) for _ in range(3))
+    value, head, tail = (torch.empty_like(corner) for _ in range(3))
     order = pixel.argsort(stable=True)
     pieces = pieces.index_select(0, order)
     smaller = 0
@@ -42,9 +42,9 @@ def union(
         smaller = width
         if chosen.numel():
             own = [v.index_select(0, chosen) for v in (pixel, corner, *geometry)]
-            for target, value in zip(results, _same_width(width, *own), strict=True):
-                target.index_copy_(0, chosen, value)
-    return results
+            for target, result in zip((value, head, tail), _same_width(width, *own), strict=True):
+                target.index_copy_(0, chosen, result)
+    return value, head, tail
 
 
 def _same_width(width: int, pixel: Tensor, corner: Tensor, *geometry: Tensor) -> tuple[Tensor, Tensor, Tensor]:
