@@ -171,13 +171,13 @@ def photograph(images: Float[Tensor, "n 3 s s"], generator: torch.Generator, cha
         images[rows] = lose_resolution(images[rows], small, smooth=chance.random() < 0.8)
     images = develop(
         images,
-        gain=torch.exp(gauss(0.07, 3) + gauss(0.12, 1)),
+        gain=torch.exp(gauss(0.06, 3) + gauss(0.09, 1)),
         saturation=torch.where(uniform(0, 1) < 0.05, 0.0 * uniform(0, 1), uniform(0.55, 1.35)),
         contrast=torch.exp(gauss(0.10)),
         gamma=torch.exp(gauss(0.16)),
     )
     noisy = uniform(0.0, 1.0) ** 3
-    images = sensor_noise(images, 0.003 + 0.02 * noisy, 0.03 * noisy, generator)
+    images = sensor_noise(images, 0.003 + 0.014 * noisy, 0.02 * noisy, generator)
     return jpeg(images.clamp(0.0, 1.0), torch.where(uniform(0, 1) < 0.3, uniform(15, 50), uniform(50, 97)))
 
 

@@ -32,7 +32,7 @@ class Forearm:
 
 
 def tube_faces(loop: int, rings: int) -> Int[Tensor, "f 3"]:
-    """Triangles between consecutive rings of `loop` points; outward for loops that run clockwise seen from their far end."""
+    """Triangles between consecutive rings of `loop` points; outward where they turn right-handed about the tube."""
     ring, k = torch.meshgrid(torch.arange(rings - 1), torch.arange(loop), indexing="ij")
     a, b = ring * loop + k, ring * loop + (k + 1) % loop
     c, d = a + loop, b + loop
@@ -109,8 +109,8 @@ def forearm_faces(
     faces = tube_faces(count, _RINGS).to(loop.device)
     spokes = loop_points - loop_points.mean(0)
     turn = torch.linalg.cross(spokes, spokes.roll(-1, 0)).sum(0)[1]
-    # around +y (down the arm) a loop that turns right-handed gives inward faces
-    if turn > 0:
+    # `tube_faces` faces outwards where the loop turns right-handed about the arm (+y)
+    if turn < 0:
         faces = faces.flip(-1)
     numbers = torch.cat([loop, torch.arange(count * (_RINGS - 1), device=loop.device) + first_vertex])
     sleeve = torch.arange(len(faces), device=loop.device) >= 2 * count * _SKIN_RINGS
