@@ -204,5 +204,5 @@ def create_trunk(name: str) -> Trunk:
     trunk = TRUNKS[name]()
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # fan_in: right for depthwise too
     return trunk

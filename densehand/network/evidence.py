@@ -181,14 +181,8 @@ class EvidenceNet(nn.Module):
             _to_heatmap_size(maps.float()) for maps in (first, second)
         ]  # float32: positions need more than 8 bits
         heatmap_logits = [stage[:, :NUM_KEYPOINTS] for stage in stages]
-        if self.activation == "softmax":
-            heatmaps = heatmap_logits[-1].flatten(-2).softmax(-1).unflatten(-1, (HEATMAP_SIZE, HEATMAP_SIZE))
-            keypoints = soft_argmax(heatmaps)
-            confidence = mass_near(heatmaps, keypoints)
-        else:
-            heatmaps = heatmap_logits[-1]
-            keypoints = local_soft_argmax(heatmaps)
-            confidence = heatmaps.amax((-2, -1)).clamp(0, 1)
+        with torch.autocast(images.device.type, enabled=False):  # soft-argmax is a matrix product too
+            heatmaps, keypoints, confidence = self._locate(heatmap_logits[-1])
         return Evidence(
             features=maps.final.float().mean((2, 3)),
             heatmap_logits=heatmap_logits,
@@ -197,3 +191,11 @@ class EvidenceNet(nn.Module):
             keypoints=keypoints,
             confidence=confidence,
         )
+
+    def _locate(self, logits: Float[Tensor, "b 21 32 32"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Heat maps, positions (crop units) and confidences of the last stage's maps."""
+        if self.activation == "linear":
+            return logits, local_soft_argmax(logits), logits.amax((-2, -1)).clamp(0, 1)
+        heatmaps = logits.flatten(-2).softmax(-1).unflatten(-1, (HEATMAP_SIZE, HEATMAP_SIZE))
+        keypoints = soft_argmax(heatmaps)
+        return heatmaps, keypoints, mass_near(heatmaps, keypoints)

@@ -97,16 +97,18 @@ def _default_hand() -> nn.Module:
 
 
 def hand_fingerprint(hand: nn.Module) -> str:
-    """SHA-256 of what h means: template, shape and pose directions, skinning weights, mean pose (float32).
+    """SHA-256 of what h means: template, shape and pose directions, skinning weights, keypoints, mean pose.
 
     Weights belong to the hand they were trained with; a card's fingerprint tells whether the hand has changed since.
     """
     digest = hashlib.sha256()
     buffers = dict(hand.named_buffers())
-    for name in ("template", "shape_dirs", "pose_dirs", "weights", "regressor", "mean_pose"):
+    for name in ("template", "shape_dirs", "pose_dirs", "weights", "joint_regressor", "tip_selector", "mean_pose"):
         if name in buffers:
             digest.update(name.encode())
-            digest.update(buffers[name].detach().cpu().float().contiguous().numpy().tobytes())
+            # to a millionth, since the last bits of what is derived on loading differ between machines
+            millionths = (buffers[name].detach().cpu().double() * 1e6).round().long()
+            digest.update(millionths.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -127,21 +129,20 @@ def dequantise(values: Tensor, scale: Tensor) -> Tensor:
 
 
 def _pack(model: nn.Module, storage: str) -> dict[str, Tensor]:
-    """State dict as stored: weights of convolutions and linear layers in int8 or fp16, all else in float32."""
-    matrices = {
-        f"{name}.weight"
-        for name, m in model.named_modules()
-        if isinstance(m, nn.Conv2d | nn.Linear)
-    }
+    """State dict as stored: convolution weights in int8 or fp16, linear layers' in fp16, all else in float32.
+
+    A row of f_Ref holds a weight near one (identity on j) and thousands near zero: int8 would lose the small ones.
+    """
+    layers = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     packed: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         if name.startswith(_HAND_PREFIX) or name.endswith("num_batches_tracked"):
             continue
         tensor = tensor.detach().cpu().contiguous()
-        if name in matrices and storage == "int8":
+        if storage == "int8" and isinstance(layers.get(name), nn.Conv2d):
             packed[name], packed[name + _SCALE_SUFFIX] = quantise(tensor)
         else:
-            packed[name] = tensor.half() if name in matrices else tensor
+            packed[name] = tensor.half() if name in layers else tensor
     return packed
 
 
