@@ -171,6 +171,15 @@ def follow_pivots(vertices: np.ndarray, weights: np.ndarray, old: np.ndarray, ne
     return result / result.sum(1, keepdims=True)
 
 
+def hold_wrist(vertices: np.ndarray, weights: np.ndarray, loop: np.ndarray) -> np.ndarray:
+    """No finger moves the rim of the wrist, to which a forearm may be joined: fade the others' weights out there."""
+    size = np.ptp(vertices, axis=0).max()
+    far = np.clip(cKDTree(vertices[loop]).query(vertices)[0] / (0.08 * size) - 0.1, 0, 1)[:, None]
+    faded = weights * far
+    faded[:, 0] = 1 - faded[:, 1:].sum(1)
+    return faded
+
+
 def shortest_turn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The rotation (3,3) of least angle that takes direction a to direction b."""
     a, b = unit(a), unit(b)
@@ -344,7 +353,7 @@ def cap(data: dict[str, np.ndarray], loop: np.ndarray) -> None:
     """Close the wrist with a fan around one new vertex (in place)."""
     centre = data["vertices"].shape[1]
     data["vertices"] = np.concatenate([data["vertices"], data["vertices"][:, loop].mean(1, keepdims=True)], axis=1)
-    data["weights"] = np.concatenate([data["weights"], data["weights"][loop].mean(0, keepdims=True)])
+    data["weights"] = np.concatenate([data["weights"], np.eye(16)[:1]])
     fan = np.stack([loop, np.roll(loop, -1), np.full_like(loop, centre)], axis=1)
     texture = {int(v): int(t) for v, t in zip(data["faces"].ravel(), data["face_uv"].ravel(), strict=True)}
     around = np.array([texture[int(v)] for v in loop])
@@ -367,7 +376,7 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
 
     tips = tip_vertices(hands[0], joints[0], weights)
     pivots = move_pivots(joints, hands[:, tips])
-    weights = follow_pivots(hands[0], weights, joints[0], pivots[0])
+    weights = hold_wrist(hands[0], follow_pivots(hands[0], weights, joints[0], pivots[0]), loop)
     hands, pivots = skin(hands, pivots, weights, flat_pose(pivots[0], hands[0, tips]))
     tips = tip_vertices(hands[0], pivots[0], weights)
 

@@ -21,8 +21,7 @@ from densehand.render import Lights, rasterise, shade
 CELL = 200
 SUPERSAMPLING = 2
 FROM_PALM = (0.0, 0.0)
-FROM_THUMB_SIDE = (-75.0, 0.0)
-FROM_LITTLE_SIDE = (75.0, 0.0)
+FROM_LITTLE_SIDE = (-75.0, 0.0)
 SKIN = (0.87, 0.68, 0.57)
 
 
@@ -41,7 +40,7 @@ def picture(
     mesh = model(pose, shape)
     turn = view_matrix(*view)
     side = CELL * SUPERSAMPLING
-    scale, middle = side / 0.235, torch.tensor([side * 0.5, side * 0.80, 0.0])
+    scale, middle = side / 0.26, torch.tensor([side * 0.5, side * 0.84, 0.0])
     vertices, joints = (points @ turn.T * scale + middle for points in mesh)
     lights = Lights(
         ambient=torch.full((3,), 0.30),
@@ -122,7 +121,7 @@ def draw_poses(model: HandModel) -> Image.Image:
     fist[:12, 0] = torch.tensor([1.45, 1.70, 1.05]).repeat(4)
     fist[12:] = torch.tensor([[0.40, 0.20, 0.30], [0.50, 0.0, 0.0], [0.95, 0.0, 0.0]])
     poses = {"flat": torch.zeros(45), "relaxed": model.mean_pose, "fist": anatomical_to_pose(fist, model)}
-    views = {"palm": (0.0, 0.0), "thumb side": (-75.0, 0.0), "back": (180.0, 0.0), "above": (30.0, -50.0)}
+    views = {"palm": (0.0, 0.0), "side": FROM_LITTLE_SIDE, "back": (180.0, 0.0), "above": (30.0, -50.0)}
     shape = torch.zeros(10)
     return sheet(
         [[(f"{p}, {v}", picture(model, x, shape, view)) for v, view in views.items()] for p, x in poses.items()]
