@@ -9,6 +9,7 @@ depth in their upper and the face in their lower half: independent of the order,
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -85,7 +86,7 @@ def rasterise(
     height, width = size
     check_mesh(vertices, faces, size)
     batch = vertices.shape[:-2]
-    flat = vertices.reshape(-1, *vertices.shape[-2:])
+    flat = vertices.reshape(math.prod(batch), *vertices.shape[-2:])
     with torch.no_grad():
         winner = _nearest(flat.detach(), faces, height, width, cull, near)
         picture, row, column = (winner >= 0).view(-1, height, width).nonzero().unbind(dim=1)

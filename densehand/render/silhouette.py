@@ -13,6 +13,7 @@ outlines meet or fold are left to `union`.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +68,7 @@ def silhouette(
     """
     table = faces if isinstance(faces, EdgeTable) else edge_table(faces)
     check_mesh(vertices, table.faces, size)
-    flat = vertices.reshape(-1, *vertices.shape[-2:])
+    flat = vertices.reshape(math.prod(vertices.shape[:-2]), *vertices.shape[-2:])
     mask = _Coverage.apply(flat, table, size, near)
     return mask.view(*vertices.shape[:-2], *size)
 
