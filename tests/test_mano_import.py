@@ -1,4 +1,4 @@
-"""Import of the official MANO pickle. The files are made here, in the official layout, from the open hand's geometry."""
+"""Import of the official MANO pickle. The files are made here, in the official layout, from the open hand."""
 
 import builtins
 import os

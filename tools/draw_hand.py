@@ -89,9 +89,7 @@ def draw_limits(model: HandModel) -> Image.Image:
     rows = []
     for first in (12, 0, 3, 9, 6):  # thumb, index, middle, ring, little
         finger = JOINT_NAMES[first + 1].split("_")[0]
-        view = {"thumb": (-40.0, 0.0), "ring": FROM_LITTLE_SIDE, "little": FROM_LITTLE_SIDE}.get(
-            finger, FROM_THUMB_SIDE
-        )
+        view = (-40.0, 0.0) if finger == "thumb" else FROM_LITTLE_SIDE
         row = []
         for j in range(first, first + 3):
             for limit in (model.limits_lower, model.limits_upper):
