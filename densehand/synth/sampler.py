@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -22,6 +23,9 @@ from .poses import FAMILY_NAMES, GRASPS, load_anchor_poses, poses_to_anchors, sa
 from .render import BARE_ARM, HAND, OBJECT, SLEEVE, Materials, Meshes, Visibility, see, shade
 from .scene import build_forearms, build_objects, forearm_faces, sphere_topology
 from .skins import MAP_SIZE, SkinLook, load_skin_patches, lookup, noise_maps, relative_albedo, sample_looks
+
+if TYPE_CHECKING:
+    from densehand.data.records import Records
 
 CROP_PADDING = 1.5  # side of the crop over the larger side of the keypoints' box
 # How far before a joint's centre the skin may lie (m): thicker flesh than this is another part of the hand
@@ -231,6 +235,24 @@ class Synthesizer:
             family=family,
             tone=looks.tone,
         )  # fmt: skip
+
+    def records(self, n: int, generator: torch.Generator | None = None) -> Records:
+        """`sample` as the training room stores hands: bytes, everything trusted, hidden keypoints included."""
+        from densehand.data.records import Records  # the one look upwards: only training asks, and only when it does
+
+        batch = self.sample(n, generator)
+        return Records(
+            images=(batch.images * 255.0).round().byte().permute(0, 2, 3, 1).contiguous(),
+            keypoints=batch.keypoints,
+            keypoint_weight=torch.ones(n, 21, device=self.device),
+            pose=batch.pose,
+            shape=batch.shape,
+            rotation=batch.rotation,
+            scale=batch.scale,
+            translation=batch.translation[:, :2],
+            trust=torch.ones(n, device=self.device),
+            masks=batch.mask.byte() * 255,
+        )
 
     def _meshes(
         self, vertices: Tensor, joints: Tensor, view: Tensor, offset: Tensor, centre: Tensor, half: Tensor,

@@ -1,0 +1,95 @@
+"""Showing and storing synthetic pictures: contact sheets, and a folder of pictures with labels."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from densehand.errors import InputError
+from densehand.files import write_atomically, write_bytes
+
+from .poses import FAMILY_NAMES
+from .sampler import SynthBatch
+
+SCHEMA = "densehand-synth/1"
+
+
+def to_uint8(batch: SynthBatch) -> UInt8[np.ndarray, "n s s 3"]:
+    """The pictures as RGB bytes on the host."""
+    return (batch.images.permute(0, 2, 3, 1) * 255.0).round().byte().cpu().numpy()
+
+
+def contact_sheet(pictures: UInt8[np.ndarray, "n s s 3"], columns: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """All pictures in rows, on white where the last row is not full."""
+    count, size = pictures.shape[:2]
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    full = np.full((rows * columns, size, size, 3), 255, np.uint8)
+    full[:count] = pictures
+    return full.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB or grey picture whole or not at all; the format follows the suffix. Raises InputError."""
+    coded = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    try:
+        with write_atomically(path) as temporary:
+            if not cv2.imwrite(str(temporary), coded):
+                raise InputError(f"{path}: cannot be written; choose a writable folder")
+    except cv2.error as error:
+        raise InputError(f"{path}: no picture format has this suffix; use .png or .jpg") from error
+
+
+def labels(batch: SynthBatch, index: int, name: str) -> dict[str, Any]:
+    """One picture's labels as JSON values; keypoints_px in its pixels, the other units as in `SynthBatch`."""
+    size = batch.images.shape[-1]
+    family = int(batch.family[index])
+    keypoints = (batch.keypoints[index] + 1.0) * (0.5 * size)
+
+    def numbers(values: Any) -> Any:
+        return np.round(np.asarray(values.cpu(), np.float64), 5).tolist()
+
+    return {
+        "schema": SCHEMA,
+        "image": name,
+        "size": size,
+        "side": "right",
+        "keypoints_px": numbers(keypoints),
+        "visible": batch.visible[index].tolist(),
+        "skeleton": numbers(batch.skeleton[index]),
+        "pose": numbers(batch.pose[index]),
+        "shape": numbers(batch.shape[index]),
+        "rotation": numbers(batch.rotation[index]),
+        "scale": numbers(batch.scale[index]),
+        "translation": numbers(batch.translation[index]),
+        "camera_distance_m": numbers(batch.camera_distance[index]),
+        "family": FAMILY_NAMES[family] if family < len(FAMILY_NAMES) else "known pose",
+    }
+
+
+class FolderWriter:
+    """Pictures, masks (`.mask.png`), depth (`.depth.png`, 16-bit millimetres/10) and `labels.jsonl` in a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.lines = folder, []  # type: tuple[Path, list[str]]
+
+    def add(self, batch: SynthBatch) -> None:
+        pictures = to_uint8(batch)
+        masks = batch.mask.cpu().numpy().astype(np.uint8) * 255
+        depths = (batch.depth.cpu().numpy() * 10_000.0).round().clip(0, 65535).astype(np.uint16)
+        for index in range(len(batch)):
+            stem = f"{len(self.lines):06d}"
+            write_picture(self.folder / f"{stem}.png", pictures[index])
+            write_picture(self.folder / f"{stem}.mask.png", masks[index])
+            write_picture(self.folder / f"{stem}.depth.png", depths[index])
+            self.lines.append(json.dumps(labels(batch, index, f"{stem}.png")))
+
+    def close(self) -> None:
+        """Write the labels; last, so that a folder with labels is complete."""
+        write_bytes(self.folder / "labels.jsonl", ("\n".join(self.lines) + "\n").encode())
