@@ -36,6 +36,7 @@ class Example:
     right: Points
     side_weight: Points
     ignore: Points
+    keypoints: Points  # (n, 21, 2) px
 
 
 def tight_box(points: Points) -> Points:
@@ -92,6 +93,13 @@ class Composer:
         scene.image = self._photometric(scene.image)
         return self._finish(scene)
 
+    def close_up(self, size: int) -> Example:
+        """One hand that takes up most of the picture: cheap to make, and what sides and poses are learnt from."""
+        scene = self._background(size)
+        self._add_crop(scene, self.random.uniform(0.45, 0.95), self.random.choice(["picture", "hand"], p=[0.6, 0.4]))
+        scene.image = self._photometric(scene.image)
+        return self._finish(scene)
+
     # ---- ingredients
 
     def _pick(self, groups: dict[str, list[Picture]], shares: dict[str, float]) -> Picture:
@@ -143,16 +151,17 @@ class Composer:
         target = self.random.uniform(0.08, 0.92, 2) * size
         self._paste(scene, picture, anchor, target, float(np.clip(scale, 0.12, 4.0)), self._angle(0.4))
 
-    def _add_crop(self, scene: Scene) -> None:
+    def _add_crop(self, scene: Scene, share: float | None = None, kind: str = "picture") -> None:
         size = scene.image.shape[0]
+        share = self.random.uniform(0.35, 1.1) if share is None else share
         for _ in range(20):
             picture = self._pick(self.crops, CROP_SHARES)
-            if picture.whole:
+            if picture.whole or kind == "hand":
                 break
         box = tight_box(picture.hands[0].keypoints)
-        scale = self.random.uniform(0.35, 1.1) * size / max(float(np.max(box[2:] - box[:2])), 8.0)
+        scale = share * size / max(float(np.max(box[2:] - box[:2])), 8.0)
         target = (0.5 + self.random.normal(0, 0.08, 2)) * size
-        self._paste(scene, picture, (box[:2] + box[2:]) / 2, target, scale, self._angle())
+        self._paste(scene, picture, (box[:2] + box[2:]) / 2, target, scale, self._angle(), kind)
 
     def _add_cutout(self, scene: Scene, largest: float = 0.9) -> None:
         size = scene.image.shape[0]
@@ -291,7 +300,7 @@ class Composer:
     def _finish(self, scene: Scene) -> Example:
         """Sort hands into those to find and those to leave out: too small, or less than half in the picture."""
         size = scene.image.shape[0]
-        boxes, right, weight, ignore = [], [], [], list(scene.ignore)
+        boxes, right, weight, keypoints, ignore = [], [], [], [], list(scene.ignore)
         for hand in scene.hands:
             box = tight_box(hand.keypoints)
             extent, centre = np.max(box[2:] - box[:2]), (box[:2] + box[2:]) / 2
@@ -300,6 +309,7 @@ class Composer:
                 boxes.append(box)
                 right.append(float(hand.right))
                 weight.append(hand.side_weight)
+                keypoints.append(hand.keypoints)
             elif seen > 0:
                 ignore.append(box)
         return Example(
@@ -308,4 +318,5 @@ class Composer:
             np.asarray(right, np.float32),
             np.asarray(weight, np.float32),
             np.asarray(ignore, np.float32).reshape(-1, 4),
+            np.asarray(keypoints, np.float32).reshape(-1, 21, 2),
         )

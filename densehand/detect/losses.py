@@ -24,6 +24,7 @@ class Targets(NamedTuple):
     weight: Float[Tensor, "b hs ws"]  # of the box loss; sums to 1 over each hand's cells
     right: Float[Tensor, "b hs ws"]
     side_weight: Float[Tensor, "b hs ws"]
+    keypoints: Float[Tensor, "b 42 hs ws"]  # px
 
 
 class DetectorLosses(NamedTuple):
@@ -33,10 +34,11 @@ class DetectorLosses(NamedTuple):
     box: Tensor
     size: Tensor
     side: Tensor
+    keypoints: Tensor  # zero without the auxiliary head
 
     def total(self) -> Tensor:
         """The training objective."""
-        return self.centre + 1.5 * self.box + 0.7 * self.size + 1.2 * self.side
+        return self.centre + 1.5 * self.box + 0.7 * self.size + 1.5 * self.side + 1.5 * self.keypoints
 
 
 def make_targets(
@@ -46,6 +48,7 @@ def make_targets(
     right: Float[Tensor, "b n"],
     side_weight: Float[Tensor, "b n"],
     ignore: Float[Tensor, "b m 4"],
+    keypoints: Float[Tensor, "b n 21 2"],
 ) -> Targets:
     """Dense targets on a grid (hs, ws) of padded boxes. Rows not ``valid`` count for nothing, nor do ``ignore``
     boxes without area.
@@ -81,6 +84,7 @@ def make_targets(
         weight.sum(1),
         spread_out(right),
         spread_out(side_weight * legibility(sizes)),
+        torch.stack([spread_out(coordinate) for coordinate in keypoints.flatten(2).unbind(-1)], 1),
     )
 
 
@@ -117,4 +121,13 @@ def detector_losses(output: DetectorOutput, targets: Targets) -> DetectorLosses:
     size = (F.smooth_l1_loss(output.log_size.float(), wanted, beta=0.1, reduction="none").sum(1) * weight).sum() / hands
     side = F.binary_cross_entropy_with_logits(output.side_logit.float(), targets.right, reduction="none")
     side = (side * weight * targets.side_weight).sum() / hands
-    return DetectorLosses((at_centres + elsewhere) / hands, box, size, side)
+    keypoints = torch.zeros((), device=logit.device)
+    if output.keypoints is not None:
+        height, width = logit.shape[-2:]
+        centres = cell_centres(height, width, logit.device).repeat(21, 1, 1)
+        extent = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amax(1, keepdim=True).clamp_min(1.0)
+        error = F.smooth_l1_loss(
+            output.keypoints.float(), (targets.keypoints - centres) / extent, beta=0.05, reduction="none"
+        )
+        keypoints = (error.sum(1) / 21 * weight * targets.side_weight).sum() / hands
+    return DetectorLosses((at_centres + elsewhere) / hands, box, size, side, keypoints)

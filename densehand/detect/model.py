@@ -27,6 +27,7 @@ class DetectorOutput(NamedTuple):
     offset: Float[Tensor, "b 2 hs ws"]  # box centre minus the cell's centre, in cells (x, y)
     log_size: Float[Tensor, "b 2 hs ws"]  # log of the box's width and height over REFERENCE_SIZE pixels
     side_logit: Float[Tensor, "b hs ws"]  # > 0: a right hand
+    keypoints: Float[Tensor, "b 42 hs ws"] | None = None  # auxiliary: (keypoint − cell's centre) / box's larger side
 
 
 class SeparableConv(nn.Module):
@@ -55,7 +56,7 @@ class DetectorNet(nn.Module):
     trunk_blocks = 11  # EfficientNet-lite0's blocks to the end of stage 5 (stride 16) …
     trunk_stride8 = 5  # … of which the first five end at stride 8
 
-    def __init__(self, trunk: EfficientNetLite0 | None = None):
+    def __init__(self, trunk: EfficientNetLite0 | None = None, auxiliary: bool = False):
         super().__init__()
         if trunk is None:
             created = create_trunk("efficientnet_lite0")
@@ -77,10 +78,14 @@ class DetectorNet(nn.Module):
         self.smooth8 = nn.Sequential(SeparableConv(width, width), SeparableConv(width, width, 3))
         self.centre_branch = ConvBN(width, width, act=relu6)
         self.box_branch = ConvBN(width, width, act=relu6)
-        self.side_branch = SeparableConv(width, width)
+        self.side_branch = nn.Sequential(SeparableConv(width, 96), SeparableConv(96, 96))
         self.centre = nn.Conv2d(width, 1, 1)
         self.box = nn.Conv2d(width, 4, 1)
-        self.side = nn.Conv2d(width, 1, 1)
+        self.side = nn.Conv2d(96, 1, 1)
+        # Which side a hand is shows in where its thumb is and which face it turns to us: the branch learns it sooner,
+        # and
+        # better, if it must tell the keypoints too. Not part of the shipped network.
+        self.keypoints = nn.Conv2d(96, 42, 1) if auxiliary else None
         for head in (self.centre, self.box, self.side):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -97,11 +102,13 @@ class DetectorNet(nn.Module):
         merged16 = self.smooth16(self.lateral16(x) + F.interpolate(self.context(x), scale_factor=2.0))
         merged8 = self.smooth8(self.lateral8(stride8) + F.interpolate(merged16, scale_factor=2.0))
         box = self.box(self.box_branch(merged8))
+        side = self.side_branch(merged8)
         return DetectorOutput(
             centre_logit=self.centre(self.centre_branch(merged8))[:, 0],
             offset=box[:, :2],
             log_size=box[:, 2:],
-            side_logit=self.side(self.side_branch(merged8))[:, 0],
+            side_logit=self.side(side)[:, 0],
+            keypoints=None if self.keypoints is None else self.keypoints(side),
         )
 
 

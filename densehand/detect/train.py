@@ -19,28 +19,34 @@ from torch import Tensor
 
 from densehand.detect.compose import Composer, Example
 from densehand.detect.data import read_backgrounds, read_crops, read_frames
-from densehand.detect.losses import detector_losses, make_targets
+from densehand.detect.losses import DetectorLosses, detector_losses, make_targets
 from densehand.detect.model import STRIDE, DetectorNet
 from densehand.network.backbone import EfficientNetLite0
 from densehand.network.imagenet import load_imagenet_trunk
 
 FROZEN_BLOCKS = 3  # the trunk to stride 4 stays as ImageNet left it: half of a step's cost, little to learn
-SCHEDULE = ((0.0, 160), (0.3, 192), (0.7, 256))  # from this share of the training time on, this picture size
+LOG_EVERY = 50  # steps
+LOSSES = DetectorLosses._fields
+SCHEDULE = ((0.0, 160), (0.3, 192), (0.75, 256))  # from this share of the training time on, this picture size
+CLOSE_UP = 128  # every second step sees pictures of this size with one large hand: sides and poses are learnt there
 
 
 def collate(examples: list[Example], device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Pictures B×3×S×S in [0, 1], and (boxes, valid, right, side weight, ignore) padded to the same length."""
+    """Pictures B×3×S×S in [0, 1], and (boxes, valid, right, side weight, ignore, keypoints) padded to the same
+    length."""
     images = torch.from_numpy(np.stack([e.image for e in examples])).to(device).permute(0, 3, 1, 2).float() / 255
     n = max(max(len(e.boxes) for e in examples), 1)
     m = max(max(len(e.ignore) for e in examples), 1)
     boxes, ignore = np.zeros((len(examples), n, 4), np.float32), np.zeros((len(examples), m, 4), np.float32)
     valid = np.zeros((len(examples), n), bool)
     right, weight = np.zeros((2, len(examples), n), np.float32)
+    keypoints = np.zeros((len(examples), n, 21, 2), np.float32)
     for i, e in enumerate(examples):
         boxes[i, : len(e.boxes)], ignore[i, : len(e.ignore)] = e.boxes, e.ignore
         valid[i, : len(e.boxes)] = True
         right[i, : len(e.boxes)], weight[i, : len(e.boxes)] = e.right, e.side_weight
-    labels = tuple(torch.from_numpy(x).to(device) for x in (boxes, valid, right, weight, ignore))
+        keypoints[i, : len(e.boxes)] = e.keypoints
+    labels = tuple(torch.from_numpy(x).to(device) for x in (boxes, valid, right, weight, ignore, keypoints))
     return images.contiguous(memory_format=torch.channels_last), labels
 
 
@@ -87,7 +93,7 @@ def train(
     checkpoint = run / "checkpoint.pt"
     trunk = load_imagenet_trunk("efficientnet_lite0")
     assert isinstance(trunk, EfficientNetLite0)
-    net = DetectorNet(trunk).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = DetectorNet(trunk, auxiliary=True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(net)
     old = list(net.blocks[FROZEN_BLOCKS:].parameters())
     new = [p for name, p in net.named_parameters() if not name.startswith(("stem", "blocks"))]
@@ -106,7 +112,7 @@ def train(
     log = open(run / "log.csv", "a", newline="", encoding="utf-8")  # noqa: SIM115
     writer = csv.writer(log)
     if log.tell() == 0:
-        writer.writerow(["minutes", "step", "pictures", "size", "centre", "box", "log_size", "side"])
+        writer.writerow(["minutes", "step", "pictures", "size", *LOSSES, *(f"close_{x}" for x in LOSSES)])
 
     def save() -> None:
         state = {"net": net.state_dict(), "averaged": averaged.net.state_dict(), "optimiser": optimiser.state_dict()}
@@ -114,11 +120,13 @@ def train(
         checkpoint.with_suffix(".new").replace(checkpoint)
 
     start, before, saved = time.monotonic(), spent, time.monotonic()
-    sums, count = np.zeros(4), 0
+    totals = np.zeros((2, 6))  # sums of the losses and their number, of ordinary pictures and of close-ups
     while spent < 60 * minutes:
         done = spent / (60 * minutes)
-        size = picture_size(done)
-        images, labels = collate([composer(size) for _ in range(batch)], device)
+        close = step % 2 == 1
+        size = CLOSE_UP if close else picture_size(done)
+        make = composer.close_up if close else composer
+        images, labels = collate([make(size) for _ in range(batch)], device)
         for group, initial in zip(optimiser.param_groups, base, strict=True):
             group["lr"] = initial * learning_rate(done)
         set_training(net)
@@ -129,11 +137,12 @@ def train(
         optimiser.step()
         averaged.update(net)
         step, seen, spent = step + 1, seen + batch, before + time.monotonic() - start
-        sums, count = sums + [loss.item() for loss in losses], count + 1
-        if step % 50 == 0:
-            writer.writerow([f"{spent / 60:.2f}", step, seen, size, *(f"{v:.4f}" for v in sums / count)])
+        totals[int(close)] += [*(loss.item() for loss in losses), 1.0]
+        if step % LOG_EVERY == 0:
+            means = (totals / totals[:, -1:].clip(1))[:, :-1]
+            writer.writerow([f"{spent / 60:.2f}", step, seen, size, *(f"{v:.4f}" for v in means.flatten())])
             log.flush()
-            sums, count = np.zeros(4), 0
+            totals[:] = 0
         if time.monotonic() - saved > 60 * pause:
             save()
             saved = time.monotonic()

@@ -38,7 +38,7 @@ def save_net(net: DetectorNet, path: str | Path, **card: Any) -> ModelCard:
     state = {
         name: (tensor.half() if name in halves else tensor).detach().cpu().contiguous()
         for name, tensor in net.state_dict().items()
-        if not name.endswith("num_batches_tracked")
+        if not name.endswith("num_batches_tracked") and not name.startswith("keypoints.")  # the auxiliary head stays
     }
     for name, tensor in state.items():
         if not torch.isfinite(tensor.float()).all():
