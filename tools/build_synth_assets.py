@@ -2,9 +2,10 @@
 
     python tools/build_synth_assets.py --skins DIR --environments FILE.npz
 
-`--skins` is a folder of MakeHuman body textures (CC0, 512×512, addressed by Anny's UVs); of each the patch with the right hand
-is cut out and all are stacked into one lossless WebP. `--environments` is an npz of equirectangular radiance maps (H×W×3, up is
-the first row); of each the first nine spherical-harmonics coefficients of the irradiance stay (Ramamoorthi & Hanrahan 2001).
+`--skins` is a folder of MakeHuman body textures (CC0, 512×512, addressed by Anny's UVs); of each the patch with the
+right hand is cut out and all are stacked into one lossless WebP. `--environments` is an npz of equirectangular radiance
+maps (H×W×3, up is the first row); of each the first nine spherical-harmonics coefficients of the irradiance stay
+(Ramamoorthi & Hanrahan 2001).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ ASSETS = Path(__file__).resolve().parents[1] / "densehand" / "synth" / "assets"
 
 
 def pack_skins(folder: Path, out: Path) -> int:
-    """Stack the hand patches of all textures of `folder` (sorted by name), one above the other; returns their number."""
+    """Stack the hand patches of all textures of `folder` (sorted by name), one above the other;
+    returns their number.
+    """
     files = sorted(folder.glob("*.png"))
     if not files:
         raise SystemExit(f"no PNG textures in {folder}")

@@ -1,4 +1,5 @@
-"""Known good poses around which synthesis draws: fingers that touch (solved for), and finger spelling (fitted to recordings).
+"""Known good poses around which synthesis draws: fingers that touch (solved for), and finger spelling (fitted to
+recordings).
 
     python tools/build_synth_poses.py --letters asl_letters_mediapipe.npz
 
@@ -20,14 +21,25 @@ from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical, relax
 from densehand.hand.fit import aligned_error, fit_skeleton
 from densehand.hand.model import HandModel
 from densehand.synth.poses import (
-    EASY, FINGER_ROWS, FIST, HALF, STRAIGHT, THUMB_ACROSS, THUMB_EASY, THUMB_OPPOSED, THUMB_OVER, Curl, finger_overlap,
+    EASY,
+    FINGER_ROWS,
+    FIST,
+    HALF,
+    STRAIGHT,
+    THUMB_ACROSS,
+    THUMB_EASY,
+    THUMB_OPPOSED,
+    THUMB_OVER,
+    Curl,
+    finger_overlap,
 )  # fmt: skip
 
 ASSETS = Path(__file__).resolve().parents[1] / "densehand" / "synth" / "assets"
 PINCHED: Curl = (48.0, 42.0)
 BESIDE = (8.0, 0.0, 10.0, 24.0, 30.0)
 
-# name: (finger curls, thumb, contacts); a contact is (keypoint a, keypoint b, share a → b, other a, other b, share, gap in mm)
+# name: (finger curls, thumb, contacts); a contact is (keypoint a, keypoint b, share a → b, other a, other b, share, gap
+# in mm)
 Contact = tuple[int, int, float, int, int, float, float]
 
 
@@ -96,14 +108,20 @@ def solve_contacts(hand: HandModel, variants: int, steps: int = 250) -> tuple[Te
         def gaps(joints: Tensor, contacts: list[Contact] = contacts) -> Tensor:
             errors = []
             for a, b, s, c, d, t, gap in contacts:
-                distance = (torch.lerp(joints[:, a], joints[:, b], s) - torch.lerp(joints[:, c], joints[:, d], t)).norm(dim=-1)
+                distance = (torch.lerp(joints[:, a], joints[:, b], s) - torch.lerp(joints[:, c], joints[:, d], t)).norm(
+                    dim=-1
+                )
                 errors.append(distance - gap / 1000)
             return torch.stack(errors, dim=1)
 
         for _ in range(steps):
             inside = torch.minimum(torch.maximum(angles, hand.limits_lower), hand.limits_upper)
             joints = hand.skeleton(anatomical_to_pose(inside, hand), torch.zeros(variants, 10))
-            loss = 4e4 * gaps(joints).square().sum() + 40.0 * finger_overlap(joints).sum() + 0.6 * (angles - goal).square().sum()
+            loss = (
+                4e4 * gaps(joints).square().sum()
+                + 40.0 * finger_overlap(joints).sum()
+                + 0.6 * (angles - goal).square().sum()
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -112,21 +130,26 @@ def solve_contacts(hand: HandModel, variants: int, steps: int = 250) -> tuple[Te
             joints = hand.skeleton(anatomical_to_pose(inside, hand), torch.zeros(variants, 10))
             worst, overlap = gaps(joints).abs().amax(1), finger_overlap(joints)
             good = (worst < 0.005) & (overlap < 0.006)
-        print(f"{name:18s} {int(good.sum()):3d}/{variants}  gap {1000 * worst.median():.1f} mm  overlap {1000 * overlap.median():.1f} mm")
+        gap, through = 1000 * worst.median(), 1000 * overlap.median()
+        print(f"{name:18s} {int(good.sum()):3d}/{variants}  gap {gap:.1f} mm  overlap {through:.1f} mm")
         found.append(inside[good])
         names += [name] * int(good.sum())
     return torch.cat(found), names
 
 
 def fit_letters(hand: HandModel, xyz: np.ndarray, labels: np.ndarray, each: int) -> tuple[Tensor, list[str]]:
-    """Angles of `each` recordings of every letter, of whichever side fits better, those that fit within 7 % of the palm."""
+    """Angles of `each` recordings of every letter, of whichever side fits better,
+    those that fit within 7 % of the palm.
+    """
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.permutation(np.flatnonzero(labels == letter))[:each] for letter in np.unique(labels)])
     points = torch.from_numpy(xyz[rows]).double()
     mirrored = points * points.new_tensor([-1.0, 1.0, 1.0])
     angles, errors = [], []
     for candidate in (points, mirrored):
-        fits = [fit_skeleton(hand, part, iterations=14, shape_weight=0.02, pose_weight=0.04) for part in candidate.split(64)]
+        fits = [
+            fit_skeleton(hand, part, iterations=14, shape_weight=0.02, pose_weight=0.04) for part in candidate.split(64)
+        ]
         pose = torch.cat([fit.pose for fit in fits])
         fitted = torch.cat([fit.keypoints for fit in fits])
         palm = (candidate[:, 9] - candidate[:, 0]).norm(dim=-1)
@@ -138,7 +161,8 @@ def fit_letters(hand: HandModel, xyz: np.ndarray, labels: np.ndarray, each: int)
     chosen = torch.stack(angles)[better, torch.arange(len(rows))].float()
     joints = hand.skeleton(anatomical_to_pose(chosen, hand), torch.zeros(len(chosen), 10))
     good = (error < 0.07) & (finger_overlap(joints) < 0.012)
-    print(f"letters: {int(good.sum())} of {len(rows)} fit, {better.float().mean():.2f} mirrored, median error {error.median():.3f} palms")
+    share, middle = better.float().mean(), error.median()
+    print(f"letters: {int(good.sum())} of {len(rows)} fit, {share:.2f} mirrored, median error {middle:.3f} palms")
     return chosen[good], [f"letter {label}" for label in labels[rows][good.numpy()]]
 
 

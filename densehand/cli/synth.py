@@ -18,10 +18,14 @@ def register(app: typer.Typer) -> None:
 def synth(
     n: int = typer.Option(64, "--n", "-n", min=1, help="How many pictures."),
     sheet: Path = typer.Option(None, metavar="FILE", help="Write all pictures as one contact sheet (.png or .jpg)."),
-    out: Path = typer.Option(None, "--out", "-o", metavar="DIR", help="Folder for pictures, masks, depth and labels.jsonl."),
+    out: Path = typer.Option(
+        None, "--out", "-o", metavar="DIR", help="Folder for pictures, masks, depth and labels.jsonl."
+    ),
     size: int = typer.Option(224, min=32, max=1024, help="Side of a picture in pixels."),
     seed: int = typer.Option(0, help="The same seed gives the same pictures (on a CPU)."),
-    backgrounds: Path = typer.Option(None, metavar="DIR", help="Folder of photos to put behind the hands; else made up."),
+    backgrounds: Path = typer.Option(
+        None, metavar="DIR", help="Folder of photos to put behind the hands; else made up."
+    ),
     hand: str = typer.Option("open", help="Hand model: open or FILE.npz."),
     clean: bool = typer.Option(False, "--clean", help="Without blur, noise, JPEG and things in front."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),

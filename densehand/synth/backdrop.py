@@ -1,4 +1,6 @@
-"""What is behind and before the hand: photos or made-up scenes, skin-coloured shapes, other hands, things in the way."""
+"""What is behind and before the hand: photos or made-up scenes, skin-coloured shapes, other hands,
+things in the way.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +69,15 @@ def pixel_grid(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def superellipses(
-    size: int, centre: Float[Tensor, "n 2"], half_axes: Float[Tensor, "n 2"], angle: Float[Tensor, " n"], power: Float[Tensor, " n"]
+    size: int,
+    centre: Float[Tensor, "n 2"],
+    half_axes: Float[Tensor, "n 2"],
+    angle: Float[Tensor, " n"],
+    power: Float[Tensor, " n"],
 ) -> tuple[Float[Tensor, "n s s"], Float[Tensor, "n s s"], Float[Tensor, "n s s"]]:
-    """Anti-aliased coverage of one superellipse a picture (power 2 ellipse, 8 rounded rectangle) and its own x, y (±1 inside)."""
+    """Anti-aliased coverage of one superellipse a picture (power 2 ellipse, 8 rounded rectangle) and its own x,
+    y (±1 inside).
+    """
     x, y = pixel_grid(size, centre.device)
     cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
     dx, dy = x - centre[:, 0].view(-1, 1, 1), y - centre[:, 1].view(-1, 1, 1)
@@ -84,15 +92,24 @@ def superellipses(
 def shape_layer(
     size: int, draw: Draw, centre: Tensor, half_axes: Tensor, skin_share: float, tone: Float[Tensor, " n"]
 ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 1 s s"]]:
-    """A shaded, sometimes striped or skin-coloured shape a picture: sRGB colour and coverage. Tones near the hand's own."""
-    power = torch.where(draw.uniform(0, 1) < 0.6, torch.full((draw.n,), 2.0, device=draw.device), draw.uniform(3.0, 9.0))
+    """A shaded, sometimes striped or skin-coloured shape a picture: sRGB colour and coverage.
+    Tones near the hand's own.
+    """
+    power = torch.where(
+        draw.uniform(0, 1) < 0.6, torch.full((draw.n,), 2.0, device=draw.device), draw.uniform(3.0, 9.0)
+    )
     coverage, u, v = superellipses(size, centre, half_axes, draw.uniform(0.0, math.pi), power)
     skin = to_srgb(tone_colour((tone + draw.gauss(0.12)).clamp(0.0, 1.0)) * torch.exp(draw.gauss(0.25, 1)))
     is_skin = draw.uniform(0, 1, 1) < skin_share
     colour = torch.where(is_skin, skin, draw.colour())
     other = torch.where(is_skin, colour * 0.9, torch.where(draw.uniform(0, 1, 1) < 0.4, draw.colour(), colour))
     stripe = torch.sigmoid(6.0 * torch.sin(draw.uniform(2.0, 14.0, 1, 1) * u + draw.uniform(0.0, 6.3, 1, 1)))[:, None]
-    shade = 1.0 + draw.gauss(0.12, 1, 1) * u + draw.gauss(0.12, 1, 1) * v - 0.25 * draw.uniform(0, 1, 1, 1) * (u * u + v * v)
+    shade = (
+        1.0
+        + draw.gauss(0.12, 1, 1) * u
+        + draw.gauss(0.12, 1, 1) * v
+        - 0.25 * draw.uniform(0, 1, 1, 1) * (u * u + v * v)
+    )
     mixed = torch.lerp(colour[..., None, None], other[..., None, None], stripe)
     return mixed * shade[:, None].clamp(0.3, 1.6), coverage[:, None]
 
@@ -102,8 +119,12 @@ def over(below: Tensor, colour: Tensor, coverage: Tensor) -> Tensor:
     return below.lerp_(colour, coverage)
 
 
-def clutter(pictures: Float[Tensor, "n 3 s s"], draw: Draw, tone: Float[Tensor, " n"], layers: int = 2) -> Float[Tensor, "n 3 s s"]:
-    """Lay shapes into backdrops, half of them of skin: faces, arms and bodies are what hands are mostly seen against."""
+def clutter(
+    pictures: Float[Tensor, "n 3 s s"], draw: Draw, tone: Float[Tensor, " n"], layers: int = 2
+) -> Float[Tensor, "n 3 s s"]:
+    """Lay shapes into backdrops, half of them of skin: faces,
+    arms and bodies are what hands are mostly seen against.
+    """
     size = pictures.shape[-1]
     for _ in range(layers):
         half_axes = torch.exp(draw.uniform(math.log(0.12), math.log(0.9), 2))
@@ -131,7 +152,9 @@ def occluders(
 def other_hands(
     layer: Float[Tensor, "n 4 s s"], rows: Int[Tensor, " k"], source: Int[Tensor, " k"], draw: Draw
 ) -> Float[Tensor, "k 4 s s"]:
-    """Colour and coverage of the hands `source`, moved, turned and mostly mirrored, for laying into the pictures `rows`."""
+    """Colour and coverage of the hands `source`, moved, turned and mostly mirrored,
+    for laying into the pictures `rows`.
+    """
     k = len(rows)
     zoom = torch.exp(draw.gauss(0.25))[:k]
     angle = draw.uniform(0.0, 2.0 * math.pi)[:k]
@@ -139,9 +162,13 @@ def other_hands(
     heading = draw.uniform(0.0, 2.0 * math.pi)[:k]
     far = draw.uniform(0.35, 1.15)[:k]
     centre = torch.stack([heading.cos(), heading.sin()], dim=-1) * far[:, None]
-    matrix = torch.stack(
-        [torch.stack([flip * angle.cos(), flip * angle.sin()], -1), torch.stack([-angle.sin(), angle.cos()], -1)], dim=1
-    ) / zoom[:, None, None]
+    matrix = (
+        torch.stack(
+            [torch.stack([flip * angle.cos(), flip * angle.sin()], -1), torch.stack([-angle.sin(), angle.cos()], -1)],
+            dim=1,
+        )
+        / zoom[:, None, None]
+    )
     affine = torch.cat([matrix, -matrix @ centre[..., None]], dim=-1)
     grid = affine_grid(affine, [k, 4, *layer.shape[-2:]], align_corners=False)
     return grid_sample(layer[source], grid, padding_mode="zeros", align_corners=False)

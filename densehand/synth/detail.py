@@ -1,7 +1,7 @@
 """Nails, creases, blush and palm side of a hand model, painted once into its texture space from its joints at rest.
 
-Works for any `HandModel`: where it has no UVs of the MakeHuman body (MANO), the hand at rest is projected flat, palm and back side
-by side, and the packaged textures, which would not fit, are left out.
+Works for any `HandModel`: where it has no UVs of the MakeHuman body (MANO), the hand at rest is projected flat, palm
+and back side by side, and the packaged textures, which would not fit, are left out.
 """
 
 from __future__ import annotations
@@ -107,7 +107,23 @@ def _paint(points: Float[Tensor, "t 3"], normals: Float[Tensor, "t 3"], hand: Ha
     along = (end - start) / length[:, None]
     # which way each bone's palm side faces: where flexion moves its end (bones of the palm: towards −z)
     volar = points.new_tensor([0.0, 0.0, -1.0]).repeat(20, 1)
-    joint_of_bone = {1: 12, 2: 13, 3: 14, 5: 0, 6: 1, 7: 2, 9: 3, 10: 4, 11: 5, 13: 9, 14: 10, 15: 11, 17: 6, 18: 7, 19: 8}
+    joint_of_bone = {
+        1: 12,
+        2: 13,
+        3: 14,
+        5: 0,
+        6: 1,
+        7: 2,
+        9: 3,
+        10: 4,
+        11: 5,
+        13: 9,
+        14: 10,
+        15: 11,
+        17: 6,
+        18: 7,
+        19: 8,
+    }
     for bone, joint in joint_of_bone.items():
         volar[bone] = torch.linalg.cross(hand.joint_axes[joint, 0].float(), along[bone])
     volar[0] = normalize(volar[0] + volar[1], dim=0)

@@ -1,8 +1,9 @@
 """Light for synthetic hands: environments as nine spherical harmonics, and one lamp.
 
-Directions are unit vectors in camera axes (x right, y down, z forward). An environment's irradiance at a normal n is a quadratic
-polynomial in n (Ramamoorthi & Hanrahan, "An efficient representation for irradiance environment maps", SIGGRAPH 2001), so a
-matte surface costs nine multiplications a pixel. Brightness is relative: the mean irradiance of an environment is 1.
+Directions are unit vectors in camera axes (x right, y down, z forward). An environment's irradiance at a normal n is a
+quadratic polynomial in n (Ramamoorthi & Hanrahan, "An efficient representation for irradiance environment maps",
+SIGGRAPH 2001), so a matte surface costs nine multiplications a pixel. Brightness is relative: the mean irradiance of an
+environment is 1.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def load_environments(device: torch.device | str = "cpu") -> Float[Tensor, "n 9 
 
 @dataclass
 class Lights:
-    """Light of n pictures: `environment` (n,9,3), the `turn` (n,3,3) camera → environment axes, and a lamp with `lamp_direction`
-    (n,3, unit, towards the lamp) and `lamp_colour` (n,3, irradiance on a facing surface)."""
+    """Light of n pictures: `environment` (n,9,3), the `turn` (n,3,3) camera → environment axes, and a lamp with
+    `lamp_direction` (n,3, unit, towards the lamp) and `lamp_colour` (n,3, irradiance on a facing surface)."""
 
     environment: Float[Tensor, "n 9 3"]
     turn: Float[Tensor, "n 3 3"]
@@ -85,7 +86,9 @@ def warmth_to_colour(warmth: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
 
 
 def sample_lights(environments: Float[Tensor, "m 9 3"], n: int, generator: torch.Generator) -> Lights:
-    """Draw n lights: two environments mixed, turned about the vertical and tilted, and a lamp mostly from above and the front."""
+    """Draw n lights: two environments mixed, turned about the vertical and tilted,
+    and a lamp mostly from above and the front.
+    """
     device = environments.device
 
     def uniform(*shape: int) -> Tensor:

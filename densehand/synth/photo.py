@@ -1,7 +1,7 @@
 """What a camera does to a picture: blur, lost resolution, colour, noise and JPEG, on a batch and on its device.
 
-All functions take and return pictures (n, 3, S, S), float, nominally sRGB in [0, 1]; per-picture strengths are tensors (n,), so a
-batch needs no loop over pictures.
+All functions take and return pictures (n, 3, S, S), float, nominally sRGB in [0, 1]; per-picture strengths are tensors
+(n,), so a batch needs no loop over pictures.
 """
 
 from __future__ import annotations
@@ -57,14 +57,18 @@ def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tenso
 
 
 def defocus(images: Float[Tensor, "n 3 s s"], strength: Float[Tensor, "n"]) -> Float[Tensor, "n 3 s s"]:
-    """Blend every picture between sharp (0), softly blurred (1; sigma 0.9 px) and strongly blurred (2; about 2.8 px)."""
+    """Blend every picture between sharp (0), softly blurred (1; sigma 0.9 px) and strongly blurred (2;
+    about 2.8 px).
+    """
     soft = gaussian_blur(images, 0.9)
     strong = interpolate(gaussian_blur(avg_pool2d(soft, 2), 1.2), size=tuple(images.shape[-2:]), mode="bilinear")
     strength = strength.view(-1, 1, 1, 1)
     return torch.lerp(torch.lerp(images, soft, strength.clamp(0, 1)), strong, (strength - 1).clamp(0, 1))
 
 
-def motion_blur(images: Float[Tensor, "n 3 s s"], motion: Float[Tensor, "n 2"], steps: int = 5) -> Float[Tensor, "n 3 s s"]:
+def motion_blur(
+    images: Float[Tensor, "n 3 s s"], motion: Float[Tensor, "n 2"], steps: int = 5
+) -> Float[Tensor, "n 3 s s"]:
     """Average `steps` copies shifted along `motion` (crop units: the picture is 2 wide), edges replicated."""
     n, _, height, width = images.shape
     identity = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(n, 2, 3)
@@ -102,8 +106,10 @@ def develop(
 def sensor_noise(
     images: Float[Tensor, "n 3 s s"], read: Float[Tensor, "n"], shot: Float[Tensor, "n"], generator: torch.Generator
 ) -> Float[Tensor, "n 3 s s"]:
-    """Gaussian noise of standard deviation read + shot·√I, half of it in blotches of two pixels, as left by demosaicing."""
-    n, _, height, width = images.shape
+    """Gaussian noise of standard deviation read + shot·√I, half of it in blotches of two pixels,
+    as left by demosaicing.
+    """
+    height, width = images.shape[-2:]
     fine = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     coarse = fine[..., : (height + 1) // 2, : (width + 1) // 2]
     fine = 0.75 * fine + interpolate(coarse.flip(-1), size=(height, width), mode="nearest")
@@ -119,7 +125,8 @@ def _dct_matrix(device: torch.device, dtype: torch.dtype) -> Float[Tensor, "8 8"
 
 
 def jpeg(images: Float[Tensor, "n 3 s s"], quality: Float[Tensor, "n"]) -> Float[Tensor, "n 3 s s"]:
-    """The losses of a JPEG of `quality` 5–98 (libjpeg's scale): 8×8 DCT, quantisation by Annex K's tables, halved chroma.
+    """The losses of a JPEG of `quality` 5–98 (libjpeg's scale): 8×8 DCT, quantisation by Annex K's tables, halved
+    chroma.
 
     Everything but the entropy coding, which loses nothing. Sides that are no multiple of 16 are padded for the while.
     """
@@ -148,11 +155,13 @@ def _quantise_blocks(planes: Tensor, table: Float[Tensor, "8 8"], scale: Float[T
     return torch.einsum("ua,nhuwv,vb->nhawb", dct, coefficients, dct).reshape(n, c, height, width)
 
 
-def photograph(images: Float[Tensor, "n 3 s s"], generator: torch.Generator, chance: random.Random) -> Float[Tensor, "n 3 s s"]:
+def photograph(
+    images: Float[Tensor, "n 3 s s"], generator: torch.Generator, chance: random.Random
+) -> Float[Tensor, "n 3 s s"]:
     """Degrade clean pictures the way cameras, phones and web sites do, each picture in its own way.
 
-    Strengths are drawn per picture from `generator`; what must be one value for a slice of the batch (sizes, slices) from
-    `chance`, on the host, so that nothing waits for the device.
+    Strengths are drawn per picture from `generator`; what must be one value for a slice of the batch (sizes, slices)
+    from `chance`, on the host, so that nothing waits for the device.
     """
     n, size, device = len(images), images.shape[-1], images.device
 

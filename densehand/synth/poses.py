@@ -1,9 +1,9 @@
 """Poses, shapes and viewpoints of synthetic hands.
 
-A pose is drawn as anatomical angles (hand/anatomy.py): a family gives each finger's curl and the thumb's place, noise varies them,
-and in some hands fingers of another family step in. The distal joint follows the middle one (one tendon bends both), fingers
-spread less the more they are bent, and all angles stay within the model's limits. Poses where fingers run through each other
-are avoided by drawing a few candidates and taking the first clean one.
+A pose is drawn as anatomical angles (hand/anatomy.py): a family gives each finger's curl and the thumb's place, noise
+varies them, and in some hands fingers of another family step in. The distal joint follows the middle one (one tendon
+bends both), fingers spread less the more they are bent, and all angles stay within the model's limits. Poses where
+fingers run through each other are avoided by drawing a few candidates and taking the first clean one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ THUMB_OPPOSED = (18.0, 36.0, 26.0, 14.0, 16.0)
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of pose: index, middle, ring and little curl, the thumb, how far fingers spread (degrees), spread of the noise."""
+    """A kind of pose: index, middle, ring and little curl, the thumb, how far fingers spread (degrees),
+    spread of the noise.
+    """
 
     name: str
     weight: float
@@ -103,7 +105,11 @@ def load_anchor_poses() -> Float[Tensor, "k 15 3"]:
 
 
 def sample_angles(
-    n: int, hand: HandModel, generator: torch.Generator, anchors: Float[Tensor, "k 15 3"] | None = None, share: float = 0.4
+    n: int,
+    hand: HandModel,
+    generator: torch.Generator,
+    anchors: Float[Tensor, "k 15 3"] | None = None,
+    share: float = 0.4,
 ) -> tuple[Float[Tensor, "n 15 3"], Tensor]:
     """Draw n sets of anatomical angles (radians) within the limits, and the index of each one's family (n,).
 
@@ -134,7 +140,11 @@ def sample_angles(
     noise = noises[family][:, None] * (0.4 + uniform(1))
 
     # all fingers share a part of the noise; some hands are simply more closed than their family
-    curl = curl + noise[..., None] * (0.6 * gauss(1, 2) + 0.8 * gauss(4, 2)) + (12.0 * uniform(1, 1)) * (uniform(1, 1) < 0.3)
+    curl = (
+        curl
+        + noise[..., None] * (0.6 * gauss(1, 2) + 0.8 * gauss(4, 2))
+        + (12.0 * uniform(1, 1)) * (uniform(1, 1) < 0.3)
+    )
     mcp, pip = curl.unbind(-1)
     pip = torch.where(pip < 0, 0.3 * pip, pip)
     dip = pip * (0.6 + 0.12 * gauss(4)) + 2.0 * gauss(4)
@@ -197,7 +207,11 @@ def finger_overlap(joints: Float[Tensor, "*b 21 3"]) -> Float[Tensor, "*b"]:
 
 
 def sample_poses(
-    n: int, hand: HandModel, generator: torch.Generator, anchors: Float[Tensor, "k 15 3"] | None = None, share: float = 0.4
+    n: int,
+    hand: HandModel,
+    generator: torch.Generator,
+    anchors: Float[Tensor, "k 15 3"] | None = None,
+    share: float = 0.4,
 ) -> tuple[Float[Tensor, "n 45"], Tensor]:
     """Draw n poses (axis-angle) within the limits, hardly any with fingers in each other; and their families (n,)."""
     angles, family = sample_angles(n * _CANDIDATES, hand, generator, anchors, share)
@@ -222,8 +236,10 @@ def sample_shapes(n: int, generator: torch.Generator, device: torch.device | str
     return (1.2 * torch.randn(n, 10, generator=generator, device=device)).clamp_(-3.0, 3.0)
 
 
-def sample_rotations(n: int, generator: torch.Generator, device: torch.device | str, upright: float = 0.45) -> Float[Tensor, "n 4"]:
-    """Viewpoints [w, x, y, z], hand frame → camera axes: evenly over all rotations, but a share `upright` with fingers roughly up.
+def sample_rotations(
+    n: int, generator: torch.Generator, device: torch.device | str, upright: float = 0.45
+) -> Float[Tensor, "n 4"]:
+    """Viewpoints [w, x, y, z], hand frame → camera axes: over all rotations, a share `upright` with fingers roughly up.
 
     Upright hands turn evenly about the vertical, so palm, back and both edges are equally frequent.
     """
@@ -234,7 +250,10 @@ def sample_rotations(n: int, generator: torch.Generator, device: torch.device | 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(n, *shape, generator=generator, device=device)
 
-    anyhow = torch.nn.functional.normalize(gauss(4), dim=-1)
+    anyhow, spare = (torch.nn.functional.normalize(gauss(4), dim=-1) for _ in range(2))
+    # the arm's axis (+y of the hand) straight towards the camera hides the hand behind its sleeve: half as often
+    w, x, y, z = anyhow.unbind(-1)
+    anyhow = torch.where((2.0 * (y * z + w * x) < -0.7)[:, None], spare, anyhow)
     zero = torch.zeros(n, device=device)
     yaw = torch.stack([zero, uniform() * (2.0 * math.pi), zero], dim=-1)
     pitch = torch.stack([gauss() * 0.5, zero, zero], dim=-1)

@@ -1,7 +1,8 @@
 """From posed meshes to lit, textured hands: two visibility passes, then shading of the covered pixels alone.
 
-Screen-space meshes in, linear-light colour out. Skin: wrapped diffuse light (Green, GPU Gems 2004, ch. 16, red scattering widest), a
-Blinn-Phong highlight from the lamp, a Fresnel rim from the environment; hollows are darkened by comparing depths (Luft et al. 2006).
+Screen-space meshes in, linear-light colour out. Skin: wrapped diffuse light (Green, GPU Gems 2004, ch. 16, red
+scattering widest), a Blinn-Phong highlight from the lamp, a Fresnel rim from the environment; hollows are darkened by
+comparing depths (Luft et al. 2006).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _WRAP = (0.30, 0.15, 0.10)
 class Meshes:
     """Hand, forearm and object of n pictures in one vertex array; the topology is shared.
 
-    points: camera axes, metres. screen: x, y px and z metres. faces: the first `hand_faces` are the hand's. part: HAND …
-    OBJECT of each face. face_uv: texture coordinates, of the hand's faces only.
+    points: camera axes, metres. screen: x, y px and z metres. faces: the first `hand_faces` are the hand's. part: HAND
+    … OBJECT of each face. face_uv: texture coordinates, of the hand's faces only.
     """
 
     points: Float[Tensor, "n v 3"]
@@ -44,7 +45,9 @@ class Meshes:
 
 @dataclass
 class Covered:
-    """The pixels that show anything: `pixel` in the flattened (n, s, s), `picture`, `face`, barycentric weights, depth (m)."""
+    """The pixels that show anything: `pixel` in the flattened (n, s, s), `picture`, `face`, barycentric weights,
+    depth (m).
+    """
 
     pixel: Int[Tensor, " p"]
     picture: Int[Tensor, " p"]
@@ -79,8 +82,8 @@ def see(meshes: Meshes, size: int) -> Visibility:
 
 
 def hollowness(depth: Float[Tensor, "n s s"], radius: int, reach: float) -> Float[Tensor, "n s s"]:
-    """How much of a pixel's surroundings lies before it, 0 to 1: eight neighbours at `radius` px, full weight from `reach` m on,
-    none from 5·reach on (what is that far before does not touch)."""
+    """How much of a pixel's surroundings lies before it, 0 to 1: eight neighbours at `radius` px, full weight from
+    `reach` m on, none from 5·reach on (what is that far before does not touch)."""
     total = torch.zeros_like(depth)
     padded = torch.nn.functional.pad(depth[:, None], (radius,) * 4, mode="replicate")[:, 0]
     size = depth.shape[-1]
@@ -100,7 +103,9 @@ def _before(depth: Tensor, padded: Tensor, dy: int, dx: int, radius: int, size: 
 
 @dataclass
 class Materials:
-    """Linear colours of sleeve and object (n,2,3): two each, in stripes; `frequency` (n,2,2) of stripes along and around."""
+    """Linear colours of sleeve and object (n,2,3): two each, in stripes;
+    `frequency` (n,2,2) of stripes along and around.
+    """
 
     colours: Float[Tensor, "n 2 2 3"]
     frequency: Float[Tensor, "n 2 2"]
@@ -214,7 +219,14 @@ def _made(
 
 
 def _light(
-    base: Tensor, gloss: Tensor, normal: Tensor, towards: Tensor, wrap: Tensor, open_sky: Tensor, lights: Lights, picture: Tensor
+    base: Tensor,
+    gloss: Tensor,
+    normal: Tensor,
+    towards: Tensor,
+    wrap: Tensor,
+    open_sky: Tensor,
+    lights: Lights,
+    picture: Tensor,
 ) -> Float[Tensor, "p 3"]:
     turned = torch.einsum("pij,pj->pi", lights.turn[picture], normal)
     sky = torch.einsum("pk,pkc->pc", harmonics(turned), lights.environment[picture]).clamp_min(0.03)

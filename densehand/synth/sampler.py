@@ -19,7 +19,15 @@ from .backdrop import Draw, clutter, made_up_backdrops, occluders, other_hands, 
 from .detail import paint_texture, vertex_normals
 from .light import LUMINANCE, load_environments, sample_lights
 from .photo import gaussian_blur, photograph, to_linear, to_srgb
-from .poses import FAMILY_NAMES, GRASPS, load_anchor_poses, poses_to_anchors, sample_poses, sample_rotations, sample_shapes
+from .poses import (
+    FAMILY_NAMES,
+    GRASPS,
+    load_anchor_poses,
+    poses_to_anchors,
+    sample_poses,
+    sample_rotations,
+    sample_shapes,
+)
 from .render import BARE_ARM, HAND, OBJECT, SLEEVE, Materials, Meshes, Visibility, see, shade
 from .scene import build_forearms, build_objects, forearm_faces, sphere_topology
 from .skins import MAP_SIZE, SkinLook, load_skin_patches, lookup, noise_maps, relative_albedo, sample_looks
@@ -37,11 +45,11 @@ class SynthBatch:
     """n pictures of right hands, S×S, and their labels; crop units are docs/architecture.md's (centre 0, edges ±1).
 
     images: sRGB in [0, 1]. keypoints: true perspective projections, may lie outside the crop. parameters: h, such that
-    `scale · R · X + t` is the best weak-perspective fit to the keypoints, the wrist at z = 0. skeleton: that fit's 21 points.
-    mask: the hand's surface up to the wrist as seen, without what covers it; mask_full: as if nothing but itself did.
-    depth: metres from the camera's plane on `mask`, 0 elsewhere. visible: neither covered nor outside the crop.
-    camera_distance: camera to the middle of the keypoints, metres. family: see `poses.FAMILIES` (their number: an anchor pose).
-    tone: 0 (Fitzpatrick I) to 1 (VI).
+    `scale · R · X + t` is the best weak-perspective fit to the keypoints, the wrist at z = 0. skeleton: that fit's 21
+    points. mask: the hand's surface up to the wrist as seen, without what covers it; mask_full: as if nothing but
+    itself did. depth: metres from the camera's plane on `mask`, 0 elsewhere. visible: neither covered nor outside the
+    crop. camera_distance: camera to the middle of the keypoints, metres. family: see `poses.FAMILIES` (their number: an
+    anchor pose). tone: 0 (Fitzpatrick I) to 1 (VI).
     """
 
     images: Float[Tensor, "n 3 s s"]
@@ -67,7 +75,9 @@ class SynthBatch:
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """Shares of pictures with each thing, and ranges. anchor_share: poses drawn around known poses instead of families."""
+    """Shares of pictures with each thing, and ranges. anchor_share:
+    poses drawn around known poses instead of families.
+    """
 
     anchor_share: float = 0.4
     object_share: float = 0.22
@@ -84,9 +94,10 @@ class SynthConfig:
 class Synthesizer:
     """Pictures of a hand model's right hand: `Synthesizer(HandModel.load("open")).sample(64)`.
 
-    hand: the model; it is moved to `device`. backgrounds: (m, h, w, 3) uint8 pictures, or None for made-up ones. device: where
-    everything is done. size: side of the pictures in pixels. seed: of `sample` without a generator. poses: (k, 45) axis-angle
-    poses, e.g. fitted to photos, around which `config.anchor_share` of the hands are drawn (the packaged ones join them).
+    hand: the model; it is moved to `device`. backgrounds: (m, h, w, 3) uint8 pictures, or None for made-up ones.
+    device: where everything is done. size: side of the pictures in pixels. seed: of `sample` without a generator.
+    poses: (k, 45) axis-angle poses, e.g. fitted to photos, around which `config.anchor_share` of the hands are drawn
+    (the packaged ones join them).
 
     The same seed gives the same pictures on a CPU. Raises InputError for unusable arguments.
     """
@@ -104,7 +115,9 @@ class Synthesizer:
         if size < 32:
             raise InputError(f"pictures of {size} px are too small for a hand; give a size of 32 or more")
         if not len(hand.wrist_loop):
-            raise InputError(f"hand model {hand.name!r} names no wrist loop, so it cannot get a forearm; use the open hand")
+            raise InputError(
+                f"hand model {hand.name!r} names no wrist loop, so it cannot get a forearm; use the open hand"
+            )
         self.device = torch.device(device)
         self.hand = hand.to(self.device)
         self.size, self.config = size, config or SynthConfig()
@@ -206,7 +219,7 @@ class Synthesizer:
         held = draw.uniform(0, 1) < config.object_share * self._hold_chance[family]
         meshes = self._meshes(posed.vertices, posed.joints, view, offset, centre, half, looks, held, generator)
         visibility = see(meshes, size)
-        layer, linear = self._layer(meshes, visibility, looks, draw)
+        layer = self._layer(meshes, visibility, looks, draw)
 
         images = self._backdrop(draw, looks)
         # hands of other pictures behind some of the hands
@@ -286,7 +299,7 @@ class Synthesizer:
             points, screen, normals, self.faces, self.hand_faces, self.part, self.face_uv, pattern, arm_skin
         )  # fmt: skip
 
-    def _layer(self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw) -> tuple[Tensor, Tensor]:
+    def _layer(self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw) -> Float[Tensor, "n 4 s s"]:
         """The lit hand with arm and object as sRGB and soft coverage (n, 4, s, s)."""
         n, size = draw.n, self.size
         lights = sample_lights(self.environments, n, draw.generator)
@@ -294,7 +307,9 @@ class Synthesizer:
         plain = (draw.uniform(0, 1, 2, 1, 1) < 0.6).expand(-1, -1, 1, 3)
         colours = torch.cat([colours[:, :, :1], torch.where(plain, colours[:, :, :1], colours[:, :, 1:])], dim=2)
         ranges = torch.tensor([[250.0, 4.0], [4.0, 4.0]], device=self.device)
-        materials = Materials(to_linear(colours), draw.uniform(0.0, 1.0, 2, 2) * ranges, draw.uniform(0.0, 1.0, 2).square())
+        materials = Materials(
+            to_linear(colours), draw.uniform(0.0, 1.0, 2, 2) * ranges, draw.uniform(0.0, 1.0, 2).square()
+        )
         linear = shade(
             meshes, visibility, size, looks, materials, lights, self.albedo, self.texture.detail, self.noise
         )  # fmt: skip
@@ -310,7 +325,7 @@ class Synthesizer:
         plane = plane.view(n, size, size, 4).permute(0, 3, 1, 2).contiguous()
         # edges: coverage a little blurred, its colour taken from the hand alone
         soft = gaussian_blur(plane, 0.55)
-        return torch.cat([soft[:, :3] / soft[:, 3:].clamp_min(1e-3), soft[:, 3:]], dim=1), linear
+        return torch.cat([soft[:, :3] / soft[:, 3:].clamp_min(1e-3), soft[:, 3:]], dim=1)
 
     def _backdrop(self, draw: Draw, looks: SkinLook) -> Float[Tensor, "n 3 s s"]:
         if self.backgrounds is None:
@@ -324,7 +339,9 @@ class Synthesizer:
         self, images: Tensor, layer: Tensor, visibility: Visibility, keypoints: Tensor, looks: SkinLook, draw: Draw,
         chance: random.Random,
     ) -> tuple[Float[Tensor, "n s s"], Float[Tensor, "n 3 s s"]]:  # fmt: skip
-        """Lay things and other hands before the hand; returns how far each pixel is hidden by them, and the pictures."""
+        """Lay things and other hands before the hand; returns how far each pixel is hidden by them,
+        and the pictures.
+        """
         n = draw.n
         colour, coverage = occluders(self.size, draw, keypoints, looks.tone, self.config.occluder_share)
         images = over(images, colour, coverage)

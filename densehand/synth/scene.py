@@ -40,12 +40,15 @@ def tube_faces(loop: int, rings: int) -> Int[Tensor, "f 3"]:
 
 
 def build_forearms(
-    loop: Float[Tensor, "n l 3"], view: Float[Tensor, "n 3 3"], distance: Float[Tensor, " n"], generator: torch.Generator
+    loop: Float[Tensor, "n l 3"],
+    view: Float[Tensor, "n 3 3"],
+    distance: Float[Tensor, " n"],
+    generator: torch.Generator,
 ) -> Forearm:
     """Extrude the wrist's loop into forearms bent at the wrist: flattened there, rounder and thicker towards the elbow.
 
-    loop: the wrist's opening as posed, camera axes relative to the wrist. view: hand frame → camera axes. distance: wrist to
-    camera (m): an arm that comes towards the camera ends before it.
+    loop: the wrist's opening as posed, camera axes relative to the wrist. view: hand frame → camera axes. distance:
+    wrist to camera (m): an arm that comes towards the camera ends before it.
     """
     n, count, _ = loop.shape
     device, dtype = loop.device, loop.dtype
@@ -56,7 +59,8 @@ def build_forearms(
     def gauss(scale: float) -> Tensor:
         return torch.randn(n, generator=generator, device=device, dtype=dtype) * scale
 
-    # down the arm in the hand frame (+y), bent in flexion (about x) and towards the little finger or the thumb (about z)
+    # down the arm in the hand frame (+y), bent in flexion (about x) and towards the little finger or the thumb (about
+    # z)
     flexion, deviation = gauss(0.42).clamp(-1.1, 1.1), gauss(0.20).clamp(-0.5, 0.5)
     direction = torch.stack([deviation.sin(), flexion.cos() * deviation.cos(), flexion.sin() * deviation.cos()], dim=-1)
     direction = torch.einsum("nij,nj->ni", view, direction)
@@ -126,7 +130,9 @@ def sphere_topology(rings: int = 9, segments: int = 16) -> tuple[Float[Tensor, "
 
 
 def superquadric(angles: Float[Tensor, "v 2"], power: Float[Tensor, "n 2"]) -> Float[Tensor, "n v 3"]:
-    """Points of superquadrics with half-axes 1 (Barr 1981): powers (1, 1) a ball, (0.1, 1) a cylinder about z, (0.1, 0.1) a box."""
+    """Points of superquadrics with half-axes 1 (Barr 1981): powers (1, 1) a ball, (0.1, 1) a cylinder about z, (0.1,
+    0.1) a box.
+    """
 
     def signed(x: Tensor, exponent: Tensor) -> Tensor:
         return torch.where(x.abs() < 1e-6, torch.zeros_like(x), x.sign() * x.abs() ** exponent)
@@ -135,7 +141,8 @@ def superquadric(angles: Float[Tensor, "v 2"], power: Float[Tensor, "n 2"]) -> F
     north, east = power[:, :1], power[:, 1:]
     ring = signed(latitude.cos(), north)
     return torch.stack(
-        [ring * signed(longitude.cos(), east), ring * signed(longitude.sin(), east), signed(latitude.sin(), north)], dim=-1
+        [ring * signed(longitude.cos(), east), ring * signed(longitude.sin(), east), signed(latitude.sin(), north)],
+        dim=-1,
     )
 
 
@@ -144,8 +151,8 @@ def build_objects(
 ) -> tuple[Float[Tensor, "n v 3"], Float[Tensor, "n v 3"]]:
     """Things in the hand: cylinders, balls, boxes across the palm, pens between thumb and index finger.
 
-    Sized so that they touch the inside of the grasp. Where `held` is false the object is a point at infinity, which draws nothing.
-    Returns the vertices and their coordinates in the object's own frame, half-axes 1 (for patterns).
+    Sized so that they touch the inside of the grasp. Where `held` is false the object is a point at infinity, which
+    draws nothing. Returns the vertices and their coordinates in the object's own frame, half-axes 1 (for patterns).
     """
     n, device = len(joints), joints.device
 

@@ -1,7 +1,8 @@
 """Skin for synthetic hands: 20 packaged textures, every human tone, and the nails and creases those textures lack.
 
-The textures (MakeHuman, CC0) only give a hand about 100 texels, so they are used as relative structure around a sampled tone;
-creases, nails, blush and height come from `detail.py`, painted once per hand model in its UV space. All colours are linear light.
+The textures (MakeHuman, CC0) only give a hand about 100 texels, so they are used as relative structure around a sampled
+tone; creases, nails, blush and height come from `detail.py`, painted once per hand model in its UV space. All colours
+are linear light.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def body_uv_to_map(uv: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b 2"]:
     return torch.stack([x, y], dim=-1)
 
 
-def relative_albedo(patches: Float[Tensor, "k 3 h w"], palm: Float[Tensor, "s s"], inside: Tensor) -> Float[Tensor, "k s s 3"]:
+def relative_albedo(
+    patches: Float[Tensor, "k 3 h w"], palm: Float[Tensor, "s s"], inside: Tensor
+) -> Float[Tensor, "k s s 3"]:
     """Structure of each texture: linear albedo over the mean of its own back (or, where `palm` is 1, of its palm)."""
     size = palm.shape[-1]
     linear = to_linear(interpolate(patches, size=(size, size), mode="bicubic", align_corners=False).clamp(0.02, 1.0))
@@ -70,7 +73,10 @@ def noise_maps(device: torch.device | str, size: int = 256) -> Float[Tensor, "te
     rng = np.random.default_rng(7)
     height = periodic_noise(size, 0.6, rng)
     slopes = [np.roll(height, -1, axis) - np.roll(height, 1, axis) for axis in (1, 0)]
-    channels = [slope / slope.std() for slope in slopes] + [periodic_noise(size, 0.8, rng), periodic_noise(size, 1.2, rng)]
+    channels = [slope / slope.std() for slope in slopes] + [
+        periodic_noise(size, 0.8, rng),
+        periodic_noise(size, 1.2, rng),
+    ]
     return torch.from_numpy(np.stack(channels, axis=-1).reshape(-1, 4).astype(np.float32)).to(device)
 
 
@@ -132,7 +138,9 @@ def tone_colour(tone: Float[Tensor, "n"]) -> Float[Tensor, "n 3"]:
 
 
 def sample_looks(n: int, darkness_of_texture: Float[Tensor, "k"], generator: torch.Generator) -> SkinLook:
-    """Draw n skins, tones evenly over all types. `darkness_of_texture` ranks textures, so dark tones mostly get dark-skinned ones."""
+    """Draw n skins, tones evenly over all types. `darkness_of_texture` ranks textures,
+    so dark tones mostly get dark-skinned ones.
+    """
     device = darkness_of_texture.device
 
     def uniform(low: float, high: float, columns: int = 1) -> Tensor:
