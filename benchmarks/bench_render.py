@@ -62,6 +62,7 @@ def deodr_milliseconds(vertices: Tensor, faces: Tensor, size: int) -> tuple[floa
                 textured=np.zeros(len(triangles), bool), uv=np.zeros((count, 2)), shade=np.zeros(count),
                 colors=np.ones((count, 1)), shaded=np.zeros(len(triangles), bool), edgeflags=edges,
                 height=size, width=size, nb_colors=1, texture=np.zeros((2, 2, 1)),
+                backface_culling=True, clockwise=False,
                 background_image=np.zeros((size, size, 1)),
             )
         )
