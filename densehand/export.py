@@ -119,8 +119,9 @@ def write_depth(path: str | Path, hand: Hand, size: tuple[int, int]) -> None:
     """
     depth = hand.depth(size)
     wrist = float(hand.translation[2])
-    units = np.rint((depth - wrist) / DEPTH_STEP) + DEPTH_ZERO
-    values = np.where(depth > 0, np.clip(units, 1, 65535), 0).astype(np.uint16)
+    covered = depth > 0
+    values = np.zeros(size, dtype=np.uint16)
+    values[covered] = np.clip(np.rint((depth[covered] - wrist) / DEPTH_STEP) + DEPTH_ZERO, 1, 65535)
     text = {"wrist_z_m": repr(wrist), "unit_m": repr(DEPTH_STEP), "value_at_wrist": str(DEPTH_ZERO)}
     write_bytes(path, _png(Image.fromarray(values), text))
 

@@ -230,7 +230,8 @@ def test_a_box_file_that_is_missing(photos, tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments", [
     ["--write", "json,png"], ["--write", ""], ["--side", "both"], ["--refine", "-1"], ["--refine", "x"],
-    ["--batch", "0"], ["--focal", "0"], ["--focal", "nan"], ["--focal", "inf"], ["--nonsense"], ["--whole-image", "--boxes", "b.json"],
+    ["--batch", "0"], ["--focal", "0"], ["--focal", "nan"], ["--focal", "inf"],
+    ["--nonsense"], ["--whole-image", "--boxes", "b.json"],
 ])  # fmt: skip
 def test_bad_usage_is_two(photos, tmp_path, capsys, arguments):
     out = tmp_path / "out"
@@ -402,9 +403,9 @@ def test_import_of_a_file_that_is_not_manos(capsys, tmp_path):
     import pickle
 
     stored = tmp_path / "mano.npz"
-    assert "MANO_RIGHT.pkl" in one_error(["hand", "import-mano", str(tmp_path / "none.pkl"), "--out", str(stored)], capsys)
     (tmp_path / "other.pkl").write_bytes(pickle.dumps({"f": 1}))
-    assert "other.pkl" in one_error(["hand", "import-mano", str(tmp_path / "other.pkl"), "--out", str(stored)], capsys)
+    for name in ("none.pkl", "other.pkl"):
+        assert name in one_error(["hand", "import-mano", str(tmp_path / name), "--out", str(stored)], capsys)
     assert not stored.exists()
 
 

@@ -52,7 +52,7 @@ def test_json_numbers_are_short():
 def test_json_entry_missing_or_malformed(key):
     record = make_hand().to_json_dict()
     for broken in ({k: v for k, v in record.items() if k != key}, record | {key: "x"}, record | {key: [[1]]}):
-        with pytest.raises(InputError, match="JSON|hand"):
+        with pytest.raises(InputError, match=r"JSON|hand"):
             Hand.from_json_dict(broken, open_hand())
 
 
