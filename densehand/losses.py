@@ -20,7 +20,7 @@ def penalty(difference: Float[Tensor, "*b c"], robust: bool, knee: float = 0.05)
     squared = difference.square().sum(-1)
     if not robust:
         return squared
-    return ((squared + knee**2).sqrt() - knee)
+    return (squared + knee**2).sqrt() - knee
 
 
 def weighted_mean(values: Float[Tensor, "b k"], weight: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
@@ -61,9 +61,7 @@ def keypoints_2d(
     return weighted_mean(penalty(keypoints - target, robust), weight)
 
 
-def gaussian_maps(
-    target: Float[Tensor, "b 21 2"], side: int, sigma: float = 1.5
-) -> Float[Tensor, "b 21 s s"]:
+def gaussian_maps(target: Float[Tensor, "b 21 2"], side: int, sigma: float = 1.5) -> Float[Tensor, "b 21 s s"]:
     """H*: Gaussians of `sigma` cells with peak 1 around keypoints given in crop units, on side × side cells."""
     centre = (target + 1) * side / 2
     cells = torch.arange(side, device=target.device, dtype=target.dtype) + 0.5
@@ -117,21 +115,24 @@ def hierarchical_weight(
 def laplacian(
     vertices: Float[Tensor, "b v 3"], edges: Int[Tensor, "e 2"], rest: Float[Tensor, "v 3"] | None = None
 ) -> Float[Tensor, " b"]:
-    """L_Lap: squared distance of each vertex to the mean of its neighbours; with `rest`, its change from the rest
-    mesh's, so that a hand's own curvature costs nothing (our reading: the paper smooths the mesh itself)."""
+    """L_Lap: mean over vertices of ‖δ‖², δ a vertex's offset from the mean of its neighbours.
 
-    def delta(points: Tensor) -> Tensor:
-        total = torch.zeros_like(points)
-        count = points.new_zeros(points.shape[-2])
-        for a, b in ((0, 1), (1, 0)):
-            total = total.index_add(-2, edges[:, a], points[..., edges[:, b], :])
-            count = count.index_add(0, edges[:, a], torch.ones_like(edges[:, b], dtype=points.dtype))
-        return points - total / count.clamp_min(1)[:, None]
+    With `rest`, (‖δ‖ − ‖δ_rest‖)² instead, so that a hand's own curvature costs nothing, however it is turned.
+    """
+    offset = neighbour_offset(vertices, edges).square().sum(-1)
+    if rest is None:
+        return offset.mean(-1)
+    curvature = neighbour_offset(rest, edges).square().sum(-1)
+    tiny = 1e-12  # the square root's slope stays finite where a vertex lies in the middle of its neighbours
+    return ((offset + tiny).sqrt() - (curvature + tiny).sqrt()).square().mean(-1)
 
-    change = delta(vertices) if rest is None else delta(vertices).square().sum(-1).clamp_min(1e-12).sqrt() - delta(
-        rest
-    ).square().sum(-1).clamp_min(1e-12).sqrt()
-    return change.square().sum(-1).mean(-1) if rest is None else change.square().mean(-1)
+
+def neighbour_offset(points: Float[Tensor, "*b v 3"], edges: Int[Tensor, "e 2"]) -> Float[Tensor, "*b v 3"]:
+    """Each vertex minus the mean of its neighbours (the uniform graph Laplacian)."""
+    both = torch.cat([edges, edges.flip(1)])
+    total = torch.zeros_like(points).index_add(-2, both[:, 0], points[..., both[:, 1], :])
+    count = points.new_zeros(points.shape[-2]).index_add(0, both[:, 0], torch.ones_like(both[:, 0]).to(points))
+    return points - total / count.clamp_min(1)[:, None]
 
 
 def mesh_edges(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "e 2"]:

@@ -60,6 +60,6 @@ def train(
     }  # fmt: skip
     config = replace(paper_config() if model == "dhpe-paper" else TrainConfig(), **given)  # type: ignore[arg-type]
     terms = {k: v for k, v in (("features", features), ("shape", shape), ("laplacian", laplacian)) if v is not None}
-    config = replace(config, weights=replace(config.weights, **terms))
+    config = replace(config, weights=replace(config.weights, **terms))  # type: ignore[arg-type]
     folder = run(config, resume=not fresh, progress=not quiet)
     typer.echo(f"weights: {folder / 'weights.safetensors'}")

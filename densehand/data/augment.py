@@ -150,9 +150,7 @@ def occlude(
     return torch.where(hidden[:, None], other, pictures), mask * ~hidden
 
 
-def negatives(
-    backgrounds: Tensor, count: int, size: int, how: Augmentation, generator: Generator
-) -> TrainingBatch:
+def negatives(backgrounds: Tensor, count: int, size: int, how: Augmentation, generator: Generator) -> TrainingBatch:
     """Pictures without a hand: random cuts of uint8 backgrounds (n s s 3). All label weights are 0."""
     device = backgrounds.device
     index = torch.randint(len(backgrounds), (count,), generator=generator, device=device)

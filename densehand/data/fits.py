@@ -155,7 +155,8 @@ def fit_photos(
         good = (fits.residual < 0.05).to(projected)
         mapping = estimate_keypoint_map(projected, some_keypoints, good)
     parts = [
-        fit_with_map(hand, k, w, mapping, steps) for k, w in zip(keypoints.split(chunk), world.split(chunk), strict=True)
+        fit_with_map(hand, k, w, mapping, steps)
+        for k, w in zip(keypoints.split(chunk), world.split(chunk), strict=True)
     ]
     joined = {n: torch.cat([getattr(p, n) for p in parts]) for n in Fits.__dataclass_fields__ if n != "keypoint_map"}
     return Fits(**joined, keypoint_map=mapping)

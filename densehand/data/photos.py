@@ -44,7 +44,11 @@ class PhotoSet:
     def subset(self, index: np.ndarray) -> PhotoSet:
         rows = torch.as_tensor(index, device=self.images.device)
         return PhotoSet(
-            *(getattr(self, name)[rows] for name in ("images", "keypoints", "world", "score", "mirrored")),
+            images=self.images[rows],
+            keypoints=self.keypoints[rows],
+            world=self.world[rows],
+            score=self.score[rows],
+            mirrored=self.mirrored[rows],
             names=[self.names[i] for i in index],
             sources=[self.sources[i] for i in index],
         )
@@ -77,7 +81,9 @@ def read_rows(folder: Path) -> list[dict]:
     return rows
 
 
-def load_photos(folder: Path | str, split: str = "train", limit: int | None = None, size: int = STORED_SIZE) -> PhotoSet:
+def load_photos(
+    folder: Path | str, split: str = "train", limit: int | None = None, size: int = STORED_SIZE
+) -> PhotoSet:
     """Read the crops of one split ("train", "held-back" or "all") into memory.
 
     Unreadable pictures are left out. Raises InputError if nothing is left.

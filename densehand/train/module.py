@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning
 import torch
@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from densehand import losses
 from densehand.data.records import TrainingBatch
+from densehand.hand.model import HandModel
 from densehand.network.mesh import decode
 from densehand.train.config import TrainConfig
 
@@ -44,9 +45,9 @@ def objective(
     ) * (batch.is_right > 0)
     terms["coordinates"] = losses.keypoints_2d(first, batch.keypoints, batch.keypoint_weight, robust)
     activation = network.config.heatmap_activation
-    terms["heatmaps"] = sum(
-        losses.heatmaps(maps, batch.keypoints, batch.keypoint_weight, activation) for maps in estimate.heatmap_logits
-    ) / len(estimate.heatmap_logits)
+    terms["heatmaps"] = mean_of(
+        [losses.heatmaps(maps, batch.keypoints, batch.keypoint_weight, activation) for maps in estimate.heatmap_logits]
+    )
 
     final = decode(estimate.parameters[-1])
     terms["pose"] = losses.penalty((final.pose - batch.pose).unflatten(-1, (15, 3)), robust).mean(-1) * batch.trust
@@ -54,13 +55,18 @@ def objective(
     terms["rotation"] = losses.rotation_distance(final.rotation, batch.rotation, robust) * batch.trust
     terms["side"] = losses.yes_no(estimate.side_logit, batch.is_right, batch.has_hand * side_balance(batch))
     terms["hand"] = losses.yes_no(estimate.hand_logit, batch.has_hand, torch.ones_like(batch.has_hand))
-    terms["mask"] = sum(
-        losses.mask_head(logits, batch.mask, batch.has_mask) for logits in estimate.stage_mask_logits
-    ) / len(estimate.stage_mask_logits)
+    terms["mask"] = mean_of(
+        [losses.mask_head(logits, batch.mask, batch.has_mask) for logits in estimate.stage_mask_logits]
+    )
     if w.features or w.shape or w.laplacian:
         terms |= mask_terms(network, estimate, batch, config)
     total = sum(getattr(w, name) * value.mean() for name, value in terms.items() if getattr(w, name))
     return total, {name: value.detach().mean() for name, value in terms.items()}
+
+
+def mean_of(values: list[Tensor]) -> Tensor:
+    """Mean over stages of one number a sample."""
+    return torch.stack(values).mean(0)
 
 
 def side_balance(batch: TrainingBatch) -> Tensor:
@@ -71,9 +77,7 @@ def side_balance(batch: TrainingBatch) -> Tensor:
     return torch.where(batch.is_right > 0, half / right.clamp_min(1), half / other.clamp_min(1))
 
 
-def mask_terms(
-    network: DHPE, estimate: Estimate, batch: TrainingBatch, config: TrainConfig
-) -> dict[str, Tensor]:
+def mask_terms(network: DHPE, estimate: Estimate, batch: TrainingBatch, config: TrainConfig) -> dict[str, Tensor]:
     """L_Feat, L_Sh with hierarchical λ, and L_Lap, on the first `mask_terms_share` of the pictures with a mask."""
     w = config.weights
     usable = torch.nonzero(batch.has_mask & (batch.is_right > 0)).flatten()
@@ -93,7 +97,7 @@ def mask_terms(
             weight = losses.hierarchical_weight(skeleton, batch.keypoints[chosen], batch.keypoint_weight[chosen])
             terms["shape"] = losses.shape(rendered, batch.mask[chosen]) * (weight if w.hierarchical else 1.0)
         if w.laplacian:
-            terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(network.hand.faces))
+            terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(cast(HandModel, network.hand).faces))
     return terms
 
 
@@ -130,10 +134,12 @@ class Training(lightning.LightningModule):
         )
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        # the average moves with the weights: a checkpoint is written before any later hook of the module is called
+        super().optimizer_step(*arguments, **options)
         self.average.update_parameters(self.network)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         config = self.config
         decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
         plain = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]

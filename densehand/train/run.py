@@ -50,7 +50,9 @@ class HeldBack(Callback):
         from densehand.train.validate import HeldBackPhotos
 
         self.every = config.validate_every
-        self.measure = HeldBackPhotos(load_records(config.photos, hand, split="held-back").to(device), hand, config.size)
+        self.measure = HeldBackPhotos(
+            load_records(config.photos, hand, split="held-back").to(device), hand, config.size
+        )
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         step = trainer.global_step
@@ -73,7 +75,7 @@ def build(config: TrainConfig) -> tuple[Training, torch.device]:
         load_start(network, Path(config.start))
     network.to(device)
     if config.channels_last:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Training(network, BatchStream(config, hand, device), config), device
 
 
@@ -122,7 +124,8 @@ def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path
         max_epochs=-1,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
-        logger=[CSVLogger(out, name="", version="log"), TensorBoardLogger(str(out), name="", version="log")],
+        # a resumed run's figures go to a folder of their own: the CSV logger would delete the earlier ones
+        logger=[logger(str(out), name="", version=f"log-{start}") for logger in (CSVLogger, TensorBoardLogger)],
         callbacks=callbacks,
         gradient_clip_val=config.clip,
         log_every_n_steps=50,
@@ -132,7 +135,7 @@ def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path
     loader = DataLoader(Steps(start, config.steps), batch_size=None, shuffle=False)
     trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     trainer.save_checkpoint(last)
-    zoo.save_weights(module.average.module, out / "weights.safetensors", card={"recipe": recipe(config)})
+    zoo.save_weights(module.average.module, out / "weights.safetensors", card={"recipe": recipe(config)})  # type: ignore[arg-type]
     return out
 
 
@@ -140,7 +143,11 @@ def recipe(config: TrainConfig) -> dict[str, Any]:
     """What a model card says of how its weights were made."""
     try:
         commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
+            ["git", "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"

@@ -114,12 +114,13 @@ class BatchStream:
             self.photos = load_records(config.photos, hand, config.fits).to(device)
         self.pool = None
         if counts["synthetic"]:
-            from densehand.synth.sampler import Synthesizer
+            from densehand.synth.sampler import SynthConfig, Synthesizer
 
             poses = self.photos.pose[self.photos.trust > 0.5] if self.photos is not None else None
-            synthesizer = Synthesizer(
-                self.hand, backgrounds=self.backgrounds, device=self.device, size=config.size, poses=poses
-            )
+            # wider and larger than needed: the pool's pictures are cut anew, turned, each time they are used
+            wide = SynthConfig(zoom=(1.15, 1.45))
+            size = round(config.size * 1.25 / 32) * 32
+            synthesizer = Synthesizer(self.hand, self.backgrounds, self.device, size, poses=poses, config=wide)
             self.pool = SynthPool(synthesizer, config.pool, config.seed)
 
     def counts(self) -> dict[str, int]:
@@ -142,7 +143,5 @@ class BatchStream:
             index = torch.randint(len(records), (count,), generator=generator, device=self.device)
             parts.append(augment(self.hand, records, index, config.size, config.augmentation, generator))
         if counts["negatives"] and self.backgrounds is not None:
-            parts.append(
-                negatives(self.backgrounds, counts["negatives"], config.size, config.augmentation, generator)
-            )
+            parts.append(negatives(self.backgrounds, counts["negatives"], config.size, config.augmentation, generator))
         return TrainingBatch.join(parts)

@@ -42,7 +42,7 @@ class HeldBackPhotos:
             mesh.append(error(estimate.skeletons[-1][..., :2], batch.keypoints))
             right += [estimate.side_logit > 0, network(batch.images.flip(-1)).side_logit < 0]
         network.train(was_training)
-        figures = {}
+        figures: dict[str, float] = {}
         for name, values in (("heat", heat), ("refined", refined), ("mesh", mesh)):
             all_values = torch.cat(values)
             figures |= {f"{name}_median": float(all_values.median()), f"{name}_mean": float(all_values.mean())}

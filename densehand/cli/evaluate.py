@@ -1,0 +1,42 @@
+"""`densehand evaluate`: accuracy of a model on measuring fixtures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    folder: Path = typer.Argument(help="Folder with val2d.jsonl and val3d.jsonl and their pictures."),
+    model: str = typer.Option("dhpe-lite", help="Name of a model, or a weights file."),
+    refine: int = typer.Option(0, min=0, help="Steps of the testing refinement."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    csv_file: Path | None = typer.Option(None, "--csv", help="Add the figures as rows to this results file."),
+    note: str = typer.Option("", help="What the rows of --csv say of the model (a commit, a run)."),
+) -> None:
+    """Print 2D error (pixels of a 224-px crop), PA-MPJPE and root-relative error (mm) and the share of right sides.
+
+    Hands are cropped by their ground-truth boxes; sides are left to the model.
+
+    [b]Example:[/b] densehand evaluate fixtures --model dhpe-lite
+    """
+    from densehand.evaluate import append_rows, by_source, measure
+    from densehand.pipeline import HandEstimator
+
+    estimator = HandEstimator(model, device=device, refine=refine)
+    rows = []
+    for name in ("val2d.jsonl", "val3d.jsonl"):
+        for source, figures in by_source(measure(estimator, folder, name)).items():
+            text = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
+            typer.echo(f"{name:12} {source:14} {text}")
+            shown = {k: round(v, 4) for k, v in figures.items()}
+            rows.append(
+                {"model": estimator.name, "refine": refine, "note": note, "fixture": name, "source": source, **shown}
+            )
+    if csv_file is not None:
+        append_rows(csv_file, rows)

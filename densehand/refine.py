@@ -1,0 +1,117 @@
+"""Testing refinement (Baek et al. 2019, section 3.4, eq. 13): gradient steps on h against the 2D evidence.
+
+    h ← h − γ ∇ₕ ( ‖[y(h)]_xy − j_ref‖² + ‖f_Feat(x) − f_Feat(x ⊙ m(h))‖² + L_Lap )
+
+No label is used: j_ref is the refiner's last skeleton, weighted by its confidence, and m(h) is the rendered mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from densehand import losses
+from densehand.hand.model import HandModel
+from densehand.network.estimator import DHPE, Estimate
+from densehand.network.mesh import NUM_PARAMETERS, POSE, ROTATION, SCALE, SHAPE, TRANSLATION, decode, skeleton_in_crop
+
+
+@dataclass(frozen=True)
+class RefineWeights:
+    """Weights of the terms. Skeleton: a sum over keypoints in crop units; features: a sum over F's numbers.
+
+    pose and shape hold h near the regression (our addition: what the 2D evidence does not see stays as it was).
+    """
+
+    skeleton: float = 1.0
+    features: float = 0.02
+    laplacian: float = 1.0
+    pose: float = 0.02
+    shape: float = 0.02
+
+
+# γ differs by parameter: one radian of a finger moves two or three keypoints by 0.3 crop units, one unit of translation
+# moves all 21 by 1. With one γ for all, either the pose would stand still or the translation swing.
+STEPS = ((POSE, 0.15), (SHAPE, 0.1), (ROTATION, 0.05), (SCALE, 0.02), (TRANSLATION, 0.01))
+
+
+def step_sizes(like: Tensor) -> Float[Tensor, " 63"]:
+    """γ for each of the 63 parameters."""
+    gamma = like.new_zeros(NUM_PARAMETERS)
+    for part, value in STEPS:
+        gamma[part] = value
+    return gamma
+
+
+def refinement_energy(
+    network: DHPE,
+    images: Float[Tensor, "b 3 s s"],
+    estimate: Estimate,
+    h: Float[Tensor, "b 63"],
+    weights: RefineWeights,
+    edges: Tensor | None = None,
+) -> Float[Tensor, " b"]:
+    """The energy of eq. 13, one number a hand. The costly terms are left out where their weight is 0."""
+    target, confidence = estimate.keypoints[-1], estimate.keypoint_confidence
+    skeleton = skeleton_in_crop(network.hand, h)  # type: ignore[arg-type]
+    distance = (skeleton[..., :2] - target).square().sum(-1)
+    energy = weights.skeleton * (confidence * distance).sum(-1)
+    start = estimate.parameters[-1]
+    energy = energy + weights.pose * (h[:, POSE] - start[:, POSE]).square().sum(-1)
+    energy = energy + weights.shape * (h[:, SHAPE] - start[:, SHAPE]).square().sum(-1)
+    if weights.features:
+        mask = network.render_mask(h, images.shape[-1])
+        inside = network.extract_features(images * mask[:, None])
+        energy = energy + weights.features * (inside - estimate.features).square().sum(-1)
+    if weights.laplacian:
+        vertices = network.mesh(h)[0] / decode(h).scale[:, None, None]
+        hand = cast(HandModel, network.hand)
+        edges = losses.mesh_edges(hand.faces) if edges is None else edges
+        energy = energy + weights.laplacian * losses.laplacian(vertices, edges, hand.template)
+    return energy
+
+
+@torch.no_grad()
+def refine_estimate(
+    network: DHPE,
+    images: Float[Tensor, "b 3 s s"],
+    estimate: Estimate,
+    steps: int = 50,
+    weights: RefineWeights | None = None,
+) -> Float[Tensor, "b 63"]:
+    """h after `steps` steps of plain gradient descent; of each hand the best h met, so that it never gets worse.
+
+    `estimate` is the network's on the same images. The network's weights are left alone.
+    """
+    weights = weights or RefineWeights()
+    estimate = detached(estimate)
+    h = estimate.parameters[-1].clone()
+    best = h.clone()
+    lowest = torch.full_like(h[:, 0], torch.inf)
+    gamma = step_sizes(h)
+    edges = losses.mesh_edges(cast(HandModel, network.hand).faces)
+    for step in range(steps + 1):
+        with torch.enable_grad():
+            h.requires_grad_()
+            energy = refinement_energy(network, images, estimate, h, weights, edges)
+            (gradient,) = torch.autograd.grad(energy.sum(), h)
+        h = h.detach()
+        better = energy < lowest
+        best = torch.where(better[:, None], h, best)
+        lowest = torch.where(better, energy.detach(), lowest)
+        if step < steps:
+            h = h - gamma * torch.nan_to_num(gradient)
+    return best
+
+
+def detached(estimate: Estimate) -> Estimate:
+    """The estimate without its graph."""
+
+    def cut(value: Any) -> Any:
+        return [v.detach() for v in value] if isinstance(value, list) else value.detach()
+
+    return Estimate(**{name: cut(value) for name, value in vars(estimate).items()})
