@@ -139,7 +139,7 @@ def solve_contacts(hand: HandModel, variants: int, steps: int = 250) -> tuple[Te
 
 def fit_letters(hand: HandModel, xyz: np.ndarray, labels: np.ndarray, each: int) -> tuple[Tensor, list[str]]:
     """Angles of `each` recordings of every letter, of whichever side fits better,
-    those that fit within 7 % of the palm.
+    those that fit within 10 % of the palm.
     """
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.permutation(np.flatnonzero(labels == letter))[:each] for letter in np.unique(labels)])
@@ -160,7 +160,7 @@ def fit_letters(hand: HandModel, xyz: np.ndarray, labels: np.ndarray, each: int)
     error = torch.minimum(*errors)
     chosen = torch.stack(angles)[better, torch.arange(len(rows))].float()
     joints = hand.skeleton(anatomical_to_pose(chosen, hand), torch.zeros(len(chosen), 10))
-    good = (error < 0.07) & (finger_overlap(joints) < 0.012)
+    good = (error < 0.10) & (finger_overlap(joints) < 0.012)
     share, middle = better.float().mean(), error.median()
     print(f"letters: {int(good.sum())} of {len(rows)} fit, {share:.2f} mirrored, median error {middle:.3f} palms")
     return chosen[good], [f"letter {label}" for label in labels[rows][good.numpy()]]

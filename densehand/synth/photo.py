@@ -172,10 +172,10 @@ def photograph(
         return torch.randn(n, *shape, generator=generator, device=device) * scale
 
     images = defocus(images, (uniform(-1.0, 1.3) + (uniform(0, 1) < 0.12) * uniform(0.0, 1.0)).clamp(0.0, 2.0))
-    rows = _some(n, 0.12, chance)
-    images[rows] = motion_blur(images[rows], gauss(0.06, 2)[rows])
-    for _ in range(2):
-        rows = _some(n, 0.12, chance)
+    motion = gauss(0.06, 2)
+    for rows in _some(n, 0.12, chance):
+        images[rows] = motion_blur(images[rows], motion[rows])
+    for rows in _some(n, 0.12, chance) + _some(n, 0.12, chance):
         small = max(8, round(size * chance.uniform(0.25, 0.75)))
         images[rows] = lose_resolution(images[rows], small, smooth=chance.random() < 0.8)
     images = develop(
@@ -190,8 +190,10 @@ def photograph(
     return jpeg(images.clamp(0.0, 1.0), torch.where(uniform(0, 1) < 0.3, uniform(15, 50), uniform(50, 97)))
 
 
-def _some(n: int, share: float, chance: random.Random) -> slice:
-    """A run of about `share`·n rows at a random place (a slice costs no gather, and the rows' order means nothing)."""
+def _some(n: int, share: float, chance: random.Random) -> list[slice]:
+    """About `share`·n rows as a run at a random place, or no run (a run costs no gather;
+    the rows' order means nothing).
+    """
     count = min(n, int(share * n + chance.random()))
     start = chance.randrange(n - count + 1)
-    return slice(start, start + count)
+    return [slice(start, start + count)] if count else []

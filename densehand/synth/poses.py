@@ -251,7 +251,7 @@ def sample_rotations(
         return torch.rand(n, *shape, generator=generator, device=device)
 
     anyhow, spare = (torch.nn.functional.normalize(gauss(4), dim=-1) for _ in range(2))
-    # the arm's axis (+y of the hand) straight towards the camera hides the hand behind its sleeve: half as often
+    # the arm's axis (+y of the hand) straight towards the camera hides the hand behind its sleeve: draw once more
     w, x, y, z = anyhow.unbind(-1)
     anyhow = torch.where((2.0 * (y * z + w * x) < -0.7)[:, None], spare, anyhow)
     zero = torch.zeros(n, device=device)

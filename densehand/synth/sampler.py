@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from densehand.data.records import Records
 
 CROP_PADDING = 1.5  # side of the crop over the larger side of the keypoints' box
-# How far before a joint's centre the skin may lie (m): thicker flesh than this is another part of the hand
-_FLESH = (0.030,) + (0.022, 0.016, 0.014, 0.012) + (0.020, 0.013, 0.011, 0.010) * 3 + (0.018, 0.012, 0.010, 0.009)
+# How far before a joint's centre the skin may lie (m) in a hand of 95 mm from wrist to middle knuckle: more is another
+# part
+_FLESH = (0.034, 0.030, 0.024, 0.020, 0.016, *(0.026, 0.019, 0.016, 0.014) * 3, 0.024, 0.017, 0.015, 0.013)
+_PALM_LENGTH = 0.095
 
 
 @dataclass
@@ -160,7 +162,7 @@ class Synthesizer:
         hand, loop = self.hand, self.hand.wrist_loop
         on_loop = torch.zeros(len(hand.template), dtype=torch.bool, device=self.device)
         on_loop[loop] = True
-        # the wrist's cap: faces around a vertex that has neighbours on the loop only; the forearm takes its place
+        # the wrist's cap: faces around a vertex that has neighbours on the loop only; the forearm's skin goes on there
         inner = torch.ones_like(on_loop)
         for a, b in ((0, 1), (1, 2), (2, 0)):
             inner[hand.faces[:, a][~on_loop[hand.faces[:, b]]]] = False
@@ -173,16 +175,16 @@ class Synthesizer:
         self.sphere_angles, sphere = sphere_topology()
         self.sphere_angles = self.sphere_angles.to(self.device)
         thing = sphere.to(self.device) + vertices + arm_vertices
-        self.faces = torch.cat([own, arm, thing])
-        self.hand_faces = len(own)
+        self.faces = torch.cat([hand.faces, arm, thing])
+        self.smooth_faces = torch.cat([own, arm, thing])
+        self.hand_faces = len(hand.faces)
         part = torch.full((len(self.faces),), OBJECT, device=self.device)
-        part[: len(own)] = HAND
-        part[len(own) : len(own) + len(arm)] = torch.where(is_sleeve, SLEEVE, BARE_ARM)
+        part[: self.hand_faces] = HAND
+        part[self.hand_faces : self.hand_faces + len(arm)] = torch.where(is_sleeve, SLEEVE, BARE_ARM)
         self.part = part
-        self.face_uv = self.texture.face_uv[~capped]
         # one texture coordinate per loop vertex, for the forearm's skin
         corner = (own[None] == loop[:, None, None]).flatten(1).float().argmax(1)
-        self.loop_uv = self.face_uv.reshape(-1, 2)[corner]
+        self.loop_uv = self.texture.face_uv[~capped].reshape(-1, 2)[corner]
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> SynthBatch:
@@ -232,7 +234,8 @@ class Synthesizer:
         if config.photograph:
             images = photograph(images, generator, chance)
         mask = visibility.hand_seen & (hidden < 0.5)
-        visible = self._keypoints_visible(keypoints, seen[..., 2], visibility, hidden)
+        flesh = self._flesh * ((joints[:, 9] - joints[:, 0]).norm(dim=-1, keepdim=True) / _PALM_LENGTH)
+        visible = self._keypoints_visible(keypoints, seen[..., 2] - flesh, visibility, hidden)
         parameters = MeshParameters(pose, shape, rotation, scale, translation)
         return SynthBatch(
             images=images.clamp_(0.0, 1.0),
@@ -277,7 +280,7 @@ class Synthesizer:
         arm = build_forearms(vertices[:, self.hand.wrist_loop], view, offset[:, 2], generator)
         thing, unit = build_objects(joints, held, self.sphere_angles, generator)
         points = torch.cat([vertices, arm.vertices, thing], dim=1)
-        normals = vertex_normals(points, self.faces)
+        normals = vertex_normals(points, self.smooth_faces)
         points = points + offset[:, None]
         flat = (points[..., :2] / points[..., 2:] - centre[:, None]) / half[:, None, None]
         screen = torch.cat([(flat + 1.0) * (0.5 * self.size), points[..., 2:]], dim=-1)
@@ -296,7 +299,7 @@ class Synthesizer:
         arm_skin[:, first:last] = skin.repeat(1, rings, 1)
         arm_skin[:, self.hand.wrist_loop] = skin
         return Meshes(
-            points, screen, normals, self.faces, self.hand_faces, self.part, self.face_uv, pattern, arm_skin
+            points, screen, normals, self.faces, self.hand_faces, self.part, self.texture.face_uv, pattern, arm_skin
         )  # fmt: skip
 
     def _layer(self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw) -> Float[Tensor, "n 4 s s"]:
@@ -358,7 +361,7 @@ class Synthesizer:
         return hidden, images
 
     def _keypoints_visible(
-        self, keypoints: Tensor, depth: Tensor, visibility: Visibility, hidden: Tensor
+        self, keypoints: Tensor, nearest_skin: Tensor, visibility: Visibility, hidden: Tensor
     ) -> Bool[Tensor, "n 21"]:
         pixel = ((keypoints + 1.0) * (0.5 * self.size)).floor().long()
         inside = ((pixel >= 0) & (pixel < self.size)).all(-1)
@@ -366,7 +369,7 @@ class Synthesizer:
         row = torch.arange(len(pixel), device=self.device)[:, None]
         front = visibility.front[row, pixel[..., 1], pixel[..., 0]]
         covered = hidden[row, pixel[..., 1], pixel[..., 0]] > 0.5
-        return inside & ~covered & (front > depth - self._flesh)
+        return inside & ~covered & (front > nearest_skin)
 
     def _slice(self, n: int, share: float, chance: random.Random) -> Tensor:
         count = min(n, int(share * n + chance.random()))
