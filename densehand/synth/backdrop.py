@@ -57,7 +57,7 @@ def made_up_backdrops(size: int, draw: Draw) -> Float[Tensor, "n 3 s s"]:
     for cells, strength in ((2, 0.8), (5, 0.45), (12, 0.3), (40, 0.2)):
         noise = draw.gauss(1.0, 3, cells, cells)
         grey = noise.mean(1, keepdim=True) * 1.7
-        noise = torch.lerp(noise, grey.expand_as(noise), 0.6) * draw.uniform(0.0, 0.4, 1, 1, 1) * strength
+        noise = torch.lerp(noise, grey.expand_as(noise), 0.8) * draw.uniform(0.0, 0.4, 1, 1, 1) * strength
         total += interpolate(noise, size=(size, size), mode="bilinear", align_corners=True)
     return total.clamp_(0.0, 1.0)
 
@@ -114,29 +114,17 @@ def shape_layer(
     return mixed * shade[:, None].clamp(0.3, 1.6), coverage[:, None]
 
 
-def over(below: Tensor, colour: Tensor, coverage: Tensor) -> Tensor:
-    """Lay a coloured layer over a picture (in place on `below` where it can be)."""
-    return below.lerp_(colour, coverage)
-
-
-def clutter(
-    pictures: Float[Tensor, "n 3 s s"], draw: Draw, tone: Float[Tensor, " n"], layers: int = 2
-) -> Float[Tensor, "n 3 s s"]:
-    """Lay shapes into backdrops, half of them of skin: faces,
-    arms and bodies are what hands are mostly seen against.
-    """
-    size = pictures.shape[-1]
-    for _ in range(layers):
-        half_axes = torch.exp(draw.uniform(math.log(0.12), math.log(0.9), 2))
-        colour, coverage = shape_layer(size, draw, draw.uniform(-1.1, 1.1, 2), half_axes, 0.55, tone)
-        pictures = over(pictures, colour, coverage * (draw.uniform(0, 1, 1, 1, 1) < 0.45))
-    return pictures
+def clutter(size: int, draw: Draw, tone: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """A shape behind the hand, half of them of skin (hands are mostly seen against faces, arms and bodies): sRGB colour
+    (n, 3, s, s) and coverage (n, 1, s, s)."""
+    half_axes = torch.exp(draw.uniform(math.log(0.12), math.log(0.9), 2))
+    return shape_layer(size, draw, draw.uniform(-1.1, 1.1, 2), half_axes, 0.55, tone)
 
 
 def occluders(
-    size: int, draw: Draw, keypoints: Float[Tensor, "n 21 2"], tone: Float[Tensor, " n"], share: float, most: int = 7
+    size: int, draw: Draw, keypoints: Float[Tensor, "n 21 2"], tone: Float[Tensor, " n"], most: int = 7
 ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 1 s s"]]:
-    """A thing before the hand in a `share` of pictures, covering at most about `most` keypoints."""
+    """A thing before the hand that covers at most about `most` keypoints: sRGB colour and coverage."""
     target = keypoints[torch.arange(draw.n, device=draw.device), draw.index(21)]
     centre = target + draw.gauss(0.12, 2)
     distance = (keypoints - centre[:, None]).norm(dim=-1).sort(dim=-1).values
@@ -145,22 +133,16 @@ def occluders(
     # bars reach further one way, where that keeps to the limit roughly
     bar = torch.where(draw.uniform(0, 1) < 0.3, 2.5, 1.0)
     half_axes = torch.stack([half_axes[:, 0] * bar, half_axes[:, 1] / bar.sqrt()], dim=-1)
-    colour, coverage = shape_layer(size, draw, centre, half_axes, 0.3, tone)
-    return colour, coverage * (draw.uniform(0, 1, 1, 1, 1) < share)
+    return shape_layer(size, draw, centre, half_axes, 0.3, tone)
 
 
-def other_hands(
-    layer: Float[Tensor, "n 4 s s"], rows: Int[Tensor, " k"], source: Int[Tensor, " k"], draw: Draw
-) -> Float[Tensor, "k 4 s s"]:
-    """Colour and coverage of the hands `source`, moved, turned and mostly mirrored,
-    for laying into the pictures `rows`.
-    """
-    k = len(rows)
-    zoom = torch.exp(draw.gauss(0.25))[:k]
-    angle = draw.uniform(0.0, 2.0 * math.pi)[:k]
-    flip = torch.where(draw.uniform(0, 1) < 0.75, -1.0, 1.0)[:k]
-    heading = draw.uniform(0.0, 2.0 * math.pi)[:k]
-    far = draw.uniform(0.35, 1.15)[:k]
+def other_hands(layer: Float[Tensor, "m 4 s s"], source: Int[Tensor, " n"], draw: Draw) -> Float[Tensor, "n 4 s s"]:
+    """Colour and coverage of the hands `source` of a layer, moved, turned and mostly mirrored."""
+    zoom = torch.exp(draw.gauss(0.25))
+    angle = draw.uniform(0.0, 2.0 * math.pi)
+    flip = torch.where(draw.uniform(0, 1) < 0.75, -1.0, 1.0)
+    heading = draw.uniform(0.0, 2.0 * math.pi)
+    far = draw.uniform(0.35, 1.15)
     centre = torch.stack([heading.cos(), heading.sin()], dim=-1) * far[:, None]
     matrix = (
         torch.stack(
@@ -170,5 +152,5 @@ def other_hands(
         / zoom[:, None, None]
     )
     affine = torch.cat([matrix, -matrix @ centre[..., None]], dim=-1)
-    grid = affine_grid(affine, [k, 4, *layer.shape[-2:]], align_corners=False)
+    grid = affine_grid(affine, [draw.n, 4, *layer.shape[-2:]], align_corners=False)
     return grid_sample(layer[source], grid, padding_mode="zeros", align_corners=False)

@@ -15,7 +15,7 @@ from densehand.errors import InputError
 from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, encode
 
-from .backdrop import Draw, clutter, made_up_backdrops, occluders, other_hands, over, photo_backdrops
+from .backdrop import Draw, clutter, made_up_backdrops, occluders, other_hands, photo_backdrops
 from .detail import paint_texture, vertex_normals
 from .light import LUMINANCE, load_environments, sample_lights
 from .photo import gaussian_blur, photograph, to_linear, to_srgb
@@ -223,14 +223,13 @@ class Synthesizer:
         visibility = see(meshes, size)
         layer = self._layer(meshes, visibility, looks, draw)
 
-        images = self._backdrop(draw, looks)
-        # hands of other pictures behind some of the hands
-        rows = self._slice(n, config.other_behind, chance)
+        images = self._backdrop(draw, looks, chance)
+        rows = self._rows(n, config.other_behind, chance)
         if len(rows):
-            behind = other_hands(layer, rows, (rows + n // 2) % n, draw)
+            behind = other_hands(layer, (rows + n // 2) % n, Draw(len(rows), generator))
             images[rows] = torch.lerp(images[rows], behind[:, :3], behind[:, 3:])
         images = torch.lerp(images, layer[:, :3], layer[:, 3:])
-        hidden, images = self._in_front(images, layer, visibility, keypoints, looks, draw, chance)
+        hidden = self._cover(images, layer, visibility, keypoints, looks, generator, chance)
         if config.photograph:
             images = photograph(images, generator, chance)
         mask = visibility.hand_seen & (hidden < 0.5)
@@ -330,35 +329,41 @@ class Synthesizer:
         soft = gaussian_blur(plane, 0.55)
         return torch.cat([soft[:, :3] / soft[:, 3:].clamp_min(1e-3), soft[:, 3:]], dim=1)
 
-    def _backdrop(self, draw: Draw, looks: SkinLook) -> Float[Tensor, "n 3 s s"]:
+    def _backdrop(self, draw: Draw, looks: SkinLook, chance: random.Random) -> Float[Tensor, "n 3 s s"]:
         if self.backgrounds is None:
             images = made_up_backdrops(self.size, draw)
         else:
             images = photo_backdrops(self.backgrounds, self.size, draw)
             images = (images * torch.exp(draw.gauss(0.25, 1, 1, 1))).clamp_(0.0, 1.0)
-        return clutter(images, draw, looks.tone)
+        for _ in range(2):
+            rows = self._rows(draw.n, 0.45, chance)
+            if len(rows):
+                colour, coverage = clutter(self.size, Draw(len(rows), draw.generator), looks.tone[rows])
+                images[rows] = torch.lerp(images[rows], colour, coverage)
+        return images
 
-    def _in_front(
-        self, images: Tensor, layer: Tensor, visibility: Visibility, keypoints: Tensor, looks: SkinLook, draw: Draw,
-        chance: random.Random,
-    ) -> tuple[Float[Tensor, "n s s"], Float[Tensor, "n 3 s s"]]:  # fmt: skip
-        """Lay things and other hands before the hand; returns how far each pixel is hidden by them,
-        and the pictures.
-        """
-        n = draw.n
-        colour, coverage = occluders(self.size, draw, keypoints, looks.tone, self.config.occluder_share)
-        images = over(images, colour, coverage)
-        hidden = coverage[:, 0]
-        rows = self._slice(n, self.config.other_before, chance)
+    def _cover(
+        self, images: Tensor, layer: Tensor, visibility: Visibility, keypoints: Tensor, looks: SkinLook,
+        generator: torch.Generator, chance: random.Random,
+    ) -> Float[Tensor, "n s s"]:  # fmt: skip
+        """Lay things and other hands before the hands, into `images`; returns how far each pixel is hidden by them."""
+        n = len(images)
+        hidden = torch.zeros_like(images[:, 0])
+        rows = self._rows(n, self.config.occluder_share, chance)
         if len(rows):
-            other = other_hands(layer, rows, (rows + 1 + n // 3) % n, draw)
+            colour, coverage = occluders(self.size, Draw(len(rows), generator), keypoints[rows], looks.tone[rows])
+            images[rows] = torch.lerp(images[rows], colour, coverage)
+            hidden[rows] = coverage[:, 0]
+        rows = self._rows(n, self.config.other_before, chance)
+        if len(rows):
+            other = other_hands(layer, (rows + 1 + n // 3) % n, Draw(len(rows), generator))
             own = visibility.hand_seen[rows]
             share = (other[:, 3] * own).sum((1, 2)) / own.sum((1, 2)).clamp_min(1)
             # a hand that would hide most of this one stays away
             alpha = other[:, 3:] * (share < 0.45).view(-1, 1, 1, 1)
             images[rows] = torch.lerp(images[rows], other[:, :3], alpha)
             hidden[rows] = torch.maximum(hidden[rows], alpha[:, 0])
-        return hidden, images
+        return hidden
 
     def _keypoints_visible(
         self, keypoints: Tensor, nearest_skin: Tensor, visibility: Visibility, hidden: Tensor
@@ -371,10 +376,10 @@ class Synthesizer:
         covered = hidden[row, pixel[..., 1], pixel[..., 0]] > 0.5
         return inside & ~covered & (front > nearest_skin)
 
-    def _slice(self, n: int, share: float, chance: random.Random) -> Tensor:
+    def _rows(self, n: int, share: float, chance: random.Random) -> Tensor:
+        """About `share`·n of the batch: a run of rows from a random start, around the end."""
         count = min(n, int(share * n + chance.random()))
-        start = chance.randrange(n)
-        return (torch.arange(count, device=self.device) + start) % n
+        return (torch.arange(count, device=self.device) + chance.randrange(n)) % n
 
 
 def fit_weak_perspective(
