@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from densehand.detect import Detection, Detector, DetectorNet
+from densehand.detect.calibrate import fit_logistic
 from densehand.detect.detector import MAX_WINDOWS, Window, cut_by_window, zoom_windows
 from densehand.detect.model import REFERENCE_SIZE, STRIDE, DetectorOutput
 from densehand.detect.weights import calibrated, load_net, save_net
@@ -201,8 +202,22 @@ def test_calibration_is_baked_into_the_weights(small_net):
     net = DetectorNet().eval()
     with torch.no_grad():
         images = torch.rand(1, 3, 64, 64)
-        before = net(images).centre_logit.clone()
-        torch.testing.assert_close(calibrated(net, 2.0, 0.5)(images).centre_logit, 2 * before + 0.5)
+        before = net(images)
+        after = calibrated(net, 2.0, 0.5, 3.0)(images)
+        torch.testing.assert_close(after.centre_logit, 2 * before.centre_logit + 0.5)
+        torch.testing.assert_close(after.side_logit, 3 * before.side_logit)
+
+
+def test_platt_scaling_recovers_the_truth():
+    random = np.random.default_rng(0)
+    logit = random.normal(-1, 2, 20000)
+    truth = random.uniform(size=20000) < 1 / (1 + np.exp(-(1.7 * logit + 0.6)))
+    scale, bias = fit_logistic(logit, truth, ridge=0.0)
+    assert scale == pytest.approx(1.7, abs=0.1) and bias == pytest.approx(0.6, abs=0.1)
+    unbiased, none = fit_logistic(logit, random.uniform(size=20000) < 1 / (1 + np.exp(-0.5 * logit)), with_bias=False)
+    assert unbiased == pytest.approx(0.5, abs=0.05) and none == 0
+    assert fit_logistic(np.zeros(0), np.zeros(0, bool)) == (1.0, 0.0)
+    assert np.isfinite(fit_logistic(np.array([-3.0, 3.0]), np.array([False, True]))).all()
 
 
 # ---- the packaged weights

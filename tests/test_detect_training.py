@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from densehand.detect import calibrate, evaluate
 from densehand.detect import train as training
 from densehand.detect.compose import Composer, similarity, tight_box, transform
 from densehand.detect.data import (
@@ -207,6 +208,15 @@ def test_training_runs_logs_and_resumes(folder, tmp_path, monkeypatch):
     rows = list(csv.reader((run / "log.csv").open()))
     assert rows[0][0] == "minutes" and len(rows) == 1 + second["step"]
     assert all(np.isfinite(float(value)) for row in rows[1:] for value in row)
+
+    weights, table = tmp_path / "out" / "net.safetensors", tmp_path / "results" / "table.csv"
+    calibrate.main(["--data", str(path), "--run", str(run), "--out", str(weights)])
+    evaluate.main(["--data", str(path), "--weights", str(weights), "--out", str(table)])
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["model"] == "detector" and card["recipe"]["steps"] == second["step"]
+    measured = {row["set"]: row for row in csv.DictReader(table.open())}
+    assert measured["frames subhih"]["hands"] == measured["frames any rotation"]["hands"] == "2"
+    assert measured["backgrounds without hands"]["recall"] == ""
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(composer):

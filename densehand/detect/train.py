@@ -27,8 +27,9 @@ from densehand.network.imagenet import load_imagenet_trunk
 FROZEN_BLOCKS = 3  # the trunk to stride 4 stays as ImageNet left it: half of a step's cost, little to learn
 LOG_EVERY = 50  # steps
 LOSSES = DetectorLosses._fields
-SCHEDULE = ((0.0, 160), (0.3, 192), (0.75, 256))  # from this share of the training time on, this picture size
-CLOSE_UP = 128  # every second step sees pictures of this size with one large hand: sides and poses are learnt there
+SCHEDULE = ((0.0, 160), (0.3, 192), (0.6, 256))  # from this share of the training time on, this picture size
+CLOSE_UP = 128  # until the last size, every second step sees pictures of this size with one large hand: sides and
+# poses are learnt there
 
 
 def collate(examples: list[Example], device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -112,7 +113,7 @@ def train(
     log = open(run / "log.csv", "a", newline="", encoding="utf-8")  # noqa: SIM115
     writer = csv.writer(log)
     if log.tell() == 0:
-        writer.writerow(["minutes", "step", "pictures", "size", *LOSSES, *(f"close_{x}" for x in LOSSES)])
+        writer.writerow(["minutes", "step", "pictures", "pixels", *LOSSES, *(f"close_{x}" for x in LOSSES)])
 
     def save() -> None:
         state = {"net": net.state_dict(), "averaged": averaged.net.state_dict(), "optimiser": optimiser.state_dict()}
@@ -123,7 +124,7 @@ def train(
     totals = np.zeros((2, 6))  # sums of the losses and their number, of ordinary pictures and of close-ups
     while spent < 60 * minutes:
         done = spent / (60 * minutes)
-        close = step % 2 == 1
+        close = step % 2 == 1 and done < SCHEDULE[-1][0]
         size = CLOSE_UP if close else picture_size(done)
         make = composer.close_up if close else composer
         images, labels = collate([make(size) for _ in range(batch)], device)
@@ -140,7 +141,9 @@ def train(
         totals[int(close)] += [*(loss.item() for loss in losses), 1.0]
         if step % LOG_EVERY == 0:
             means = (totals / totals[:, -1:].clip(1))[:, :-1]
-            writer.writerow([f"{spent / 60:.2f}", step, seen, size, *(f"{v:.4f}" for v in means.flatten())])
+            writer.writerow(
+                [f"{spent / 60:.2f}", step, seen, picture_size(done), *(f"{v:.4f}" for v in means.flatten())]
+            )
             log.flush()
             totals[:] = 0
         if time.monotonic() - saved > 60 * pause:

@@ -18,12 +18,13 @@ NAME = "detector"
 INPUT_SIZE = 256  # pixels of the photo's longer side in the network's eye
 
 
-def calibrated(net: DetectorNet, scale: float, bias: float) -> DetectorNet:
-    """Make the network's centre logit ``scale · logit + bias``, in place: a sigmoid one can rely on."""
+def calibrated(net: DetectorNet, scale: float, bias: float, side_scale: float = 1.0) -> DetectorNet:
+    """Make the centre logit ``scale · logit + bias`` and the side logit ``side_scale`` times its own, in place."""
     with torch.no_grad():
-        net.centre.weight.mul_(scale)
-        assert net.centre.bias is not None
-        net.centre.bias.mul_(scale).add_(bias)
+        for head, factor, shift in ((net.centre, scale, bias), (net.side, side_scale, 0.0)):
+            assert head.bias is not None
+            head.weight.mul_(factor)
+            head.bias.mul_(factor).add_(shift)
     return net
 
 
