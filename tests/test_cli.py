@@ -298,6 +298,19 @@ def test_an_output_that_cannot_be_written_is_named_and_the_others_done(photos, t
     assert status == 1 and str(out / "a.json") in errors[0] and names(out) == ["a.json", "b.json"]
 
 
+def test_few_large_photos_are_held_at_a_time(photos, tmp_path, model, monkeypatch):
+    from densehand.pipeline import HandEstimator
+
+    groups, original = [], HandEstimator.estimate
+    monkeypatch.setattr(HandEstimator, "estimate", lambda self, p: groups.append(len(p)) or original(self, p))
+    arguments = ["predict", str(photos), str(photos / "sub"), "-o", str(tmp_path / "out"), "--model", model, "-q"]
+    for limit, batch, expected in ((70_000, 9, [2, 1]), (1, 9, [1, 1, 1]), (10**9, 2, [2, 1]), (10**9, 9, [3])):
+        groups.clear()
+        monkeypatch.setattr("densehand.cli.predict._MAX_GROUP_PIXELS", limit)
+        assert run([*arguments, "--whole-image", "--write", "json", "--batch", str(batch)]) == 0
+        assert groups == expected
+
+
 def test_same_names_do_not_overwrite_each_other(photos, tmp_path, model):
     out = tmp_path / "out"
     assert (

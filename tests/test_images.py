@@ -96,11 +96,11 @@ def test_transparency_is_laid_over_white(tmp_path, mode):
 
 
 def test_16_bits_are_scaled(tmp_path):
-    deep = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
+    deep = np.array([[0, 257 * 100, 257 * 200, 65535]], dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "grey.png")
     Image.fromarray(deep).save(tmp_path / "grey.tif")
     for name in ("grey.png", "grey.tif"):
-        assert read_image(tmp_path / name)[0, :, 0].tolist() == [0, 100, 255]
+        assert read_image(tmp_path / name)[0, :, 0].tolist() == [0, 100, 200, 255]
     rows = b"\0" + struct.pack(">6H", 65535, 257 * 100, 0, 257 * 7, 257 * 8, 257 * 9)
     write_png(tmp_path / "deep.png", 2, 1, rows, depth=16, colour=2)
     assert read_image(tmp_path / "deep.png")[0].tolist() == [[255, 100, 0], [7, 8, 9]]

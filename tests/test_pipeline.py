@@ -342,3 +342,21 @@ def test_tiny_and_edge_pictures(estimator):
         picture = np.full(shape, 90, dtype=np.uint8)
         (hand,) = estimator(picture, [HandBox((0, 0, shape[1], shape[0]), "right")])
         assert hand.mask(shape[:2]).shape == shape[:2]
+
+
+def test_retargeting_keeps_the_joints_where_they_were():
+    from hands import open_hand
+
+    from densehand.network.mesh import MeshParameters, place
+    from densehand.pipeline import retarget
+
+    hand = open_hand()
+    rotation = torch.nn.functional.normalize(torch.tensor([[0.9, 0.2, -0.3, 0.1]]), dim=1)
+    pose, shape = hand.mean_pose[None], torch.linspace(-1, 1, 10)[None]
+    before = MeshParameters(pose, shape, rotation, torch.tensor([7.0]), torch.tensor([[0.1, -0.2, 0.05]]))
+    joints = hand.skeleton(pose, shape, rotation) * 1.2 + torch.tensor([0.02, -0.03, 0.01])
+    after = retarget(hand, before, joints)
+    found = place(after, hand.skeleton(after.pose, after.shape, after.rotation))
+    expected = before.scale[:, None, None] * joints + before.translation[:, None]
+    assert (found - expected).norm(dim=-1).max() < 0.02  # crop units: 2 pixels of 224
+    assert after.scale.item() > before.scale.item()
