@@ -10,7 +10,7 @@ import torch
 from densehand.hand.model import HandModel
 from densehand.synth import light, photo, skins
 from densehand.synth.detail import CHANNELS, paint_texture, vertex_normals
-from densehand.synth.render import hollowness
+from densehand.synth.render import _grain, hollowness
 
 
 def generator(seed=0):
@@ -105,11 +105,15 @@ def test_lookup_agrees_with_grid_sample():
         torch.testing.assert_close(found[layer == k], expected, atol=2e-3, rtol=0)
 
 
-def test_wrapped_lookup_repeats():
-    maps = torch.rand(64, 1, generator=generator())
-    xy = torch.tensor([[0.001, 0.5], [0.999, 0.5]])
-    left, right = skins.lookup(maps, 8, xy, wrap=True)
-    assert (left - right).abs() < 0.05 and not torch.allclose(*skins.lookup(maps, 8, xy), atol=0.01)
+def test_noise_tiles_repeat_without_a_seam():
+    noise = skins.noise_maps("cpu", 64).view(64, 64, 4)
+    torch.testing.assert_close(noise.std((0, 1)), torch.ones(4), atol=0.02, rtol=0)
+    mottling = noise[..., 2]
+    step, seam = (mottling[1:] - mottling[:-1]).std(), (mottling[0] - mottling[-1]).std()
+    assert seam < 1.3 * step
+    place = torch.tensor([[0.3, 0.7], [1.3, -1.3]])
+    first, again = _grain(noise.reshape(-1, 4).repeat(16, 1), place)  # any map of 256² texels
+    assert torch.equal(first, again)
 
 
 def test_painted_nails_lie_at_the_fingertips_on_the_back():

@@ -102,7 +102,7 @@ def shape_layer(
     skin = to_srgb(tone_colour((tone + draw.gauss(0.12)).clamp(0.0, 1.0)) * torch.exp(draw.gauss(0.25, 1)))
     is_skin = draw.uniform(0, 1, 1) < skin_share
     colour = torch.where(is_skin, skin, draw.colour())
-    other = torch.where(is_skin, colour * 0.9, torch.where(draw.uniform(0, 1, 1) < 0.4, draw.colour(), colour))
+    other = torch.where(is_skin, colour * 0.97, torch.where(draw.uniform(0, 1, 1) < 0.4, draw.colour(), colour))
     stripe = torch.sigmoid(6.0 * torch.sin(draw.uniform(2.0, 14.0, 1, 1) * u + draw.uniform(0.0, 6.3, 1, 1)))[:, None]
     shade = (
         1.0

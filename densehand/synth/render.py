@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from densehand.render import rasterise
 
@@ -95,6 +95,15 @@ def hollowness(depth: Float[Tensor, "n s s"], radius: int, reach: float) -> Floa
     return total / 8.0
 
 
+def _occlusion(depth: Float[Tensor, "n s s"]) -> Float[Tensor, "n s s"]:
+    """Ambient occlusion at two radii, 2 and 6 % of the side, found at half the resolution (it is soft anyway)."""
+    half = depth[:, ::2, ::2].clamp_max(100.0)  # infinite where nothing is
+    size = half.shape[-1]
+    found = 0.65 * hollowness(half, max(1, round(0.02 * size)), 0.006)
+    found += 0.5 * hollowness(half, max(2, round(0.06 * size)), 0.014)
+    return interpolate(found[:, None], size=tuple(depth.shape[-2:]), mode="bilinear")[:, 0]
+
+
 def _before(depth: Tensor, padded: Tensor, dy: int, dx: int, radius: int, size: int, reach: float) -> Tensor:
     neighbour = padded[:, radius + dy : radius + dy + size, radius + dx : radius + dx + size]
     step = (depth - neighbour) / reach
@@ -144,7 +153,7 @@ def shade(
     mine = picture[is_hand]
     structure = lookup(albedo, MAP_SIZE, uv, looks.texture[mine])
     painted = lookup(detail, MAP_SIZE, uv)
-    grain = lookup(noise, _NOISE_SIZE, (1.5 * uv + looks.noise_shift[mine]) % 1.0, wrap=True)
+    grain = _grain(noise, 1.5 * uv + looks.noise_shift[mine])
     base[is_hand], gloss[is_hand] = _skin(structure, painted, grain, looks, mine)
     normal[is_hand] = _bumped(normal[is_hand], points[is_hand], uv_corners, painted[:, 5:], grain, looks, mine)
 
@@ -153,7 +162,7 @@ def shade(
     skin = (meshes.arm_skin.reshape(-1, 4)[corners[is_arm]] * weights[is_arm]).sum(1)
     pattern = (meshes.pattern.reshape(-1, 3)[corners[is_arm]] * weights[is_arm]).sum(1)
     place = torch.stack([0.5 + 0.16 * pattern[:, 1].cos(), pattern[:, 0] * 6.0], dim=-1) + looks.noise_shift[mine]
-    grain = lookup(noise, _NOISE_SIZE, place % 1.0, wrap=True)
+    grain = _grain(noise, place)
     painted = torch.cat([skin[:, 3:], torch.zeros_like(skin)], dim=-1)
     base[is_arm], gloss[is_arm] = _skin(skin[:, :3], painted, grain, looks, mine)
 
@@ -162,11 +171,15 @@ def shade(
     kind = (part[is_made] == OBJECT).long()
     base[is_made], gloss[is_made] = _made(pattern, kind, materials, noise, mine)
 
-    occlusion = 0.65 * hollowness(view.front, max(1, round(0.02 * size)), 0.006)
-    occlusion += 0.5 * hollowness(view.front, max(2, round(0.06 * size)), 0.014)
-    open_sky = (1.0 - occlusion.reshape(-1)[covered.pixel]).clamp(0.15, 1.0)[:, None]
+    open_sky = (1.0 - _occlusion(view.front).reshape(-1)[covered.pixel]).clamp(0.15, 1.0)[:, None]
     wrap = normal.new_tensor(_WRAP) * (part < SLEEVE)[:, None]
     return _light(base, gloss, normal, towards, wrap, open_sky, lights, picture)
+
+
+def _grain(noise: Tensor, place: Float[Tensor, "p 2"]) -> Float[Tensor, "p 4"]:
+    """The tileable noise at `place` (1 is one tile), nearest texel: it needs no smoothing."""
+    x, y = (place * _NOISE_SIZE).floor().long().remainder(_NOISE_SIZE).unbind(-1)
+    return noise[y * _NOISE_SIZE + x]
 
 
 def _skin(
@@ -213,7 +226,7 @@ def _made(
     frequency = materials.frequency[picture, kind]
     wave = torch.sin(frequency[:, 0] * pattern[:, 0]) + torch.sin(frequency[:, 1] * pattern[:, 1])
     share = torch.sigmoid(5.0 * wave)[:, None]
-    grain = lookup(noise, _NOISE_SIZE, (pattern[:, :2] * pattern.new_tensor([5.0, 0.3])) % 1.0, wrap=True)
+    grain = _grain(noise, pattern[:, :2] * pattern.new_tensor([5.0, 0.3]))
     colour = torch.lerp(colours[:, 0], colours[:, 1], share) * (1.0 + 0.09 * grain[:, 2:3]).clamp_min(0.2)
     return colour, materials.gloss[picture, kind][:, None]
 
