@@ -1,0 +1,108 @@
+"""Milliseconds a photo: our detector and estimators, and MediaPipe's hands in the same run where it is to be had.
+
+    python benchmarks/bench_predict.py demo_photos/*.jpg [--mediapipe PYTHON] [--csv results/speed.csv]
+
+MediaPipe 0.10.21 pins an old numpy, so it lives in an environment of its own; `--mediapipe` names that environment's
+interpreter. Each figure is the median over `--repeat` calls after three to warm up, one photo at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+MEDIAPIPE = """
+import json, sys, time
+from statistics import median
+import cv2
+import mediapipe as mp
+paths, repeat = json.loads(sys.argv[1]), int(sys.argv[2])
+photos = [cv2.cvtColor(cv2.imread(p), cv2.COLOR_BGR2RGB) for p in paths]
+figures = {}
+for complexity in (0, 1):
+    with mp.solutions.hands.Hands(static_image_mode=True, max_num_hands=2, model_complexity=complexity) as hands:
+        times = []
+        for turn in range(3 + repeat):
+            for photo in photos:
+                start = time.perf_counter()
+                hands.process(photo)
+                if turn >= 3:
+                    times.append(1000 * (time.perf_counter() - start))
+    figures[f"mediapipe complexity {complexity}, photo to 21 points"] = median(times)
+print(json.dumps(figures))
+"""
+
+
+def milliseconds(work: Callable[[], object], repeat: int) -> float:
+    """Median time of `work`."""
+    times = []
+    for turn in range(3 + repeat):
+        start = time.perf_counter()
+        work()
+        if turn >= 3:
+            times.append(1000 * (time.perf_counter() - start))
+    return median(times)
+
+
+def ours(paths: list[str], repeat: int) -> dict[str, float]:
+    """Detector, networks on one crop, and photo to hands."""
+    import torch
+
+    from densehand.detect import Detector
+    from densehand.images import read_image
+    from densehand.network.fuse import fuse_batch_norms
+    from densehand.network.zoo import MODELS, available_models, build_model, load_model
+    from densehand.pipeline import HandEstimator
+
+    photos = [read_image(path) for path in paths]
+    detector = Detector.load("cpu")
+    figures = {"detector, photo to boxes": milliseconds(lambda: [detector(p) for p in photos], repeat) / len(photos)}
+    with torch.inference_mode():
+        for name in ("dhpe-lite", "dhpe-r50"):
+            packaged = name in available_models()  # speed does not depend on what the weights are
+            network = load_model(name) if packaged else fuse_batch_norms(build_model(name).eval())
+            size = network.config.input_size if packaged else MODELS[name].input_size
+            for side in sorted({size, 224}):
+                crop = torch.rand(1, 3, side, side).contiguous(memory_format=torch.channels_last)
+                figures[f"{name}, one {side}-px crop"] = milliseconds(lambda n=network, c=crop: n(c), repeat)
+    estimator = HandEstimator("dhpe-lite", device="cpu")
+    figures["dhpe-lite, photo to meshes"] = milliseconds(lambda: [estimator(p) for p in photos], repeat) / len(photos)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", nargs="+")
+    parser.add_argument("--mediapipe", metavar="PYTHON", help="interpreter of an environment with mediapipe==0.10.21")
+    parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args()
+
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    figures = ours(options.photos, options.repeat)
+    if options.mediapipe:
+        command = [options.mediapipe, "-c", MEDIAPIPE, json.dumps(options.photos), str(options.repeat)]
+        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+        figures |= json.loads(answer.stdout.splitlines()[-1])
+    for name, value in figures.items():
+        print(f"{value:8.1f} ms  {name}")
+    if options.csv:
+        from densehand.evaluate import append_rows
+
+        host = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        append_rows(options.csv, [{"what": k, "ms": round(v, 1), "host": host} for k, v in figures.items()])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
