@@ -17,6 +17,7 @@ from PIL import Image
 from densehand import export
 from densehand.cli import run
 from densehand.cli.common import choices, output_names
+from densehand.errors import InputError
 from densehand.network.zoo import available_models, build_model, save_weights
 from densehand.result import document, read_document
 
@@ -296,6 +297,25 @@ def test_an_output_that_cannot_be_written_is_named_and_the_others_done(photos, t
     status = run(["predict", str(photos), "--out", str(out), "--model", model, "--whole-image", "--write", "json"])
     errors, _ = lines_of(capsys)
     assert status == 1 and str(out / "a.json") in errors[0] and names(out) == ["a.json", "b.json"]
+
+
+def test_a_photo_that_fails_in_its_group_fails_alone(photos, tmp_path, model, monkeypatch, capsys):
+    from densehand.pipeline import HandEstimator
+
+    Image.new("RGB", (64, 64)).save(photos / "b.png")
+    original = HandEstimator.estimate
+
+    def estimate(self, group):
+        if any(photo.image.shape == (64, 64, 3) for photo in group):
+            raise InputError("the network's answer is not finite; give another photo")
+        return original(self, group)
+
+    monkeypatch.setattr(HandEstimator, "estimate", estimate)
+    out = tmp_path / "out"
+    arguments = ["predict", str(photos), str(photos / "sub"), "-o", str(out), "--model", model, "--whole-image"]
+    assert run([*arguments, "--write", "json"]) == 1
+    errors, _ = lines_of(capsys)
+    assert names(out) == ["a-2.json", "a.json"] and str(photos / "b.png") in errors[0] and len(errors) == 2
 
 
 def test_few_large_photos_are_held_at_a_time(photos, tmp_path, model, monkeypatch):
