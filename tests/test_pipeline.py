@@ -360,3 +360,22 @@ def test_retargeting_keeps_the_joints_where_they_were():
     expected = before.scale[:, None, None] * joints + before.translation[:, None]
     assert (found - expected).norm(dim=-1).max() < 0.02  # crop units: 2 pixels of 224
     assert after.scale.item() > before.scale.item()
+
+
+def test_refinement_draws_the_mesh_to_the_skeleton_on_the_side_chosen(network, image, monkeypatch):
+    from functools import partial
+
+    from densehand import refine
+
+    # an untrained network's features are of no use and of any size
+    monkeypatch.setattr(refine, "RefineWeights", partial(refine.RefineWeights, features=0.0))
+    plain, refined = (
+        HandEstimator(network, device="cpu", refine=steps)(image, [HandBox(BOX, "left"), HandBox(BOX, "right")])
+        for steps in (0, 8)
+    )
+    assert [hand.side for hand in refined] == ["left", "right"]
+    for before, after in zip(plain, refined, strict=True):
+        skeleton = 2 * before.keypoints_2d - before.project(before.joints_3d)  # the network's, from the even mean
+        gap = [np.linalg.norm(hand.project(hand.joints_3d) - skeleton, axis=1).mean() for hand in (before, after)]
+        assert gap[1] < gap[0]
+        assert after.score == pytest.approx(before.score, abs=1e-5)
