@@ -231,6 +231,12 @@ def test_hands_without_uvs_are_drawn_too(hand):
     assert torch.isfinite(batch.images).all() and batch.mask.any()
 
 
+def test_the_callers_hand_stays_as_it_is():
+    double = HandModel.load("open", dtype=torch.float64)
+    batch = Synthesizer(double, size=32).sample(2)
+    assert double.template.dtype == torch.float64 and batch.images.dtype == torch.float32
+
+
 def test_unusable_arguments_are_named(hand):
     with pytest.raises(InputError, match="wrist loop"):
         Synthesizer(without(hand, "wrist_loop"))

@@ -59,8 +59,7 @@ def flat_uv(hand: HandModel) -> Float[Tensor, "f 3 2"]:
 
 
 def paint_texture(hand: HandModel) -> HandTexture:
-    """Paint the maps of a hand model. Deterministic; a second or so on a CPU."""
-    hand = hand.float()
+    """Paint the maps of a float32 hand model. Deterministic; 0.2 s on a CPU."""
     has_uv = bool(len(hand.face_uv))
     face_uv = body_uv_to_map(hand.uv[hand.face_uv]) if has_uv else flat_uv(hand)
     sheet = torch.cat([face_uv.reshape(-1, 2) * MAP_SIZE, torch.zeros_like(face_uv.reshape(-1, 2)[:, :1])], dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class SynthConfig:
 class Synthesizer:
     """Pictures of a hand model's right hand: `Synthesizer(HandModel.load("open")).sample(64)`.
 
-    hand: the model; it is moved to `device`. backgrounds: (m, h, w, 3) uint8 pictures, or None for made-up ones.
+    hand: the model, copied. backgrounds: (m, h, w, 3) uint8 pictures, or None for made-up ones.
     device: where everything is done. size: side of the pictures in pixels. seed: of `sample` without a generator.
     poses: (k, 45) axis-angle poses, e.g. fitted to photos, around which `config.anchor_share` of the hands are drawn
     (the packaged ones join them).
@@ -121,7 +122,7 @@ class Synthesizer:
                 f"hand model {hand.name!r} names no wrist loop, so it cannot get a forearm; use the open hand"
             )
         self.device = torch.device(device)
-        self.hand = hand.to(self.device)
+        self.hand = copy.deepcopy(hand).float().to(self.device)  # the caller's stays as it is
         self.size, self.config = size, config or SynthConfig()
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.backgrounds = None
@@ -133,7 +134,7 @@ class Synthesizer:
         anchors = [load_anchor_poses().to(self.device)]
         if poses is not None:
             # the packaged poses are few: keep them a fifth of all
-            own = poses_to_anchors(poses.to(self.device), hand)
+            own = poses_to_anchors(poses.to(self.device), self.hand)
             anchors = anchors * max(1, round(len(own) / 4 / max(1, len(anchors[0])))) + [own]
         self.anchors = torch.cat(anchors)
         self._prepare_surface()
@@ -316,9 +317,9 @@ class Synthesizer:
             meshes, visibility, size, looks, materials, lights, self.albedo, self.texture.detail, self.noise
         )  # fmt: skip
         # a camera exposes for the light there is, and partly for the skin
-        light = 0.8 + 0.35 * lights.lamp_colour.mean(-1, keepdim=True)
+        light = 0.75 + 0.55 * lights.lamp_colour.mean(-1, keepdim=True)
         skin = (looks.back @ looks.back.new_tensor(LUMINANCE))[:, None] / 0.3
-        exposure = torch.exp(draw.gauss(0.25, 1)) / light * skin.clamp(0.05, 2.0) ** -0.15
+        exposure = torch.exp(draw.gauss(0.22, 1)) / light * skin.clamp(0.05, 2.0) ** -0.25
         colour = to_srgb(linear * exposure[visibility.covered.picture])
         # the shoulder of a tone curve instead of a hard clip
         colour = torch.where(colour < 0.8, colour, 0.8 + 0.2 * torch.tanh((colour - 0.8) / 0.2))
