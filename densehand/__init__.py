@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from densehand.errors import DensehandError
 
 if TYPE_CHECKING:  # imported on first use, so that `import densehand` and the command line's help stay quick
-    from densehand.pipeline import HandBox, HandEstimator
+    from densehand.photo import HandBox
+    from densehand.pipeline import HandEstimator
     from densehand.result import Hand
 
 __version__ = "0.1.0"
@@ -42,10 +43,14 @@ def __getattr__(name: str) -> Any:
         from densehand.result import Hand
 
         return Hand
-    if name in ("HandBox", "HandEstimator"):
-        import densehand.pipeline
+    if name == "HandBox":
+        from densehand.photo import HandBox
 
-        return getattr(densehand.pipeline, name)
+        return HandBox
+    if name == "HandEstimator":
+        from densehand.pipeline import HandEstimator
+
+        return HandEstimator
     raise AttributeError(f"module 'densehand' has no attribute {name!r}")
 
 

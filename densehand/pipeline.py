@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,10 +31,11 @@ from jaxtyping import Float, UInt8
 from densehand.camera import Crop, crop_image, default_focal, weak_to_pinhole
 from densehand.errors import InputError, WeightsError
 from densehand.hand import HandModel
-from densehand.hand.fit import fit_skeleton
-from densehand.network.mesh import MeshParameters, decode, place
+from densehand.network.mesh import decode, place
 from densehand.network.zoo import load_model, resolve_device
+from densehand.photo import HandBox, Photo, check_box, check_picture
 from densehand.result import SIDES, Hand, faces_of, mirrored_if_left
+from densehand.retarget import retarget
 
 if TYPE_CHECKING:
     from densehand.detect import Detector
@@ -52,24 +53,6 @@ DUPLICATE_DISTANCE = 0.2
 """Two detected hands are one if their keypoints lie closer on average than this share of the smaller one's size."""
 
 _CERTAIN = 6.0  # log-odds of one witness are cut here: none is ever surer than 400 : 1
-
-
-@dataclass(frozen=True)
-class HandBox:
-    """Where a hand is: x0, y0, x1, y1 in pixels, tight around its 21 keypoints, and its side where that is known."""
-
-    box: tuple[float, float, float, float]
-    side: str | None = None
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A picture and what is asked of it (see `HandEstimator.__call__`)."""
-
-    image: UInt8[np.ndarray, "H W 3"]
-    boxes: Sequence[HandBox] | None = None
-    side: str = "auto"
-    whole_image: bool = False
 
 
 @dataclass(frozen=True)
@@ -339,16 +322,6 @@ def load_network(model: str, device: torch.device) -> DHPE:
     return load_model(str(name), device, path=path)
 
 
-def retarget(hand: HandModel, parameters: MeshParameters, joints: Float[torch.Tensor, "b 21 3"]) -> MeshParameters:
-    """The same hands in the parameters of another hand model, fitted to their joints (metres from the wrist)."""
-    if not len(joints):
-        return parameters
-    fit = fit_skeleton(hand, joints)
-    scale, shift = parameters.scale[:, None] * fit.scale[:, None], parameters.scale[:, None] * fit.translation
-    values = fit.pose, fit.shape, fit.rotation, scale[:, 0], parameters.translation + shift
-    return MeshParameters(*(value.to(joints.dtype) for value in values))
-
-
 def select_hands(hands: list[Hand]) -> list[Hand]:
     """Detected hands worth keeping, by falling score: sure enough, and each hand once (whatever its side)."""
     kept: list[Hand] = []
@@ -362,36 +335,6 @@ def _same_hand(a: Hand, b: Hand) -> bool:
     size = min(float(np.ptp(hand.keypoints_2d, axis=0).max()) for hand in (a, b))
     distance = np.linalg.norm(a.keypoints_2d - b.keypoints_2d, axis=1).mean()
     return bool(distance < DUPLICATE_DISTANCE * size)
-
-
-def check_picture(image: Any) -> tuple[int, int]:
-    """Height and width of an H×W×3 uint8 array, or InputError."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(f"a picture is an H×W×3 uint8 RGB array, not {found}; read it with read_image")
-    if image.size == 0:
-        raise InputError(f"the picture is empty: {image.shape[1]}×{image.shape[0]} pixels; give one with pixels")
-    return image.shape[0], image.shape[1]
-
-
-def check_box(box: Any, width: int, height: int) -> Float[np.ndarray, "4"]:
-    """A box as float32 after checking it against the picture, or InputError naming the box and the fault."""
-    try:
-        values = np.asarray(box, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        values = np.zeros(0)
-    if values.shape != (4,) or not np.isfinite(values).all():
-        shown = repr(box) if len(repr(box)) < 80 else "given"
-        raise InputError(f"box {shown} is not four finite numbers; give x0, y0, x1, y1 in pixels")
-    x0, y0, x1, y1 = values
-    text = "[" + ", ".join(f"{v:g}" for v in values) + "]"
-    if x1 <= x0 or y1 <= y0:
-        raise InputError(f"box {text} has no area; give x0 < x1 and y0 < y1 in pixels")
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise InputError(f"box {text} lies outside the picture of {width}×{height} pixels; give pixels of this picture")
-    if max(x1 - x0, y1 - y0) > 4 * max(width, height):
-        raise InputError(f"box {text} is far larger than the picture of {width}×{height} pixels; give pixels of it")
-    return values.astype(np.float32)
 
 
 def _log_odds(probability: float) -> float:

@@ -15,7 +15,8 @@ from densehand.detect import Detection
 from densehand.errors import DensehandError, InputError
 from densehand.network.mesh import decode
 from densehand.network.zoo import build_model
-from densehand.pipeline import SKELETON_SHARE, HandBox, HandEstimator, Photo, check_box, select_hands
+from densehand.photo import HandBox, Photo, check_box
+from densehand.pipeline import SKELETON_SHARE, HandEstimator, select_hands
 from densehand.result import Hand
 
 BOX = (60.0, 40.0, 150.0, 160.0)
@@ -348,7 +349,7 @@ def test_retargeting_keeps_the_joints_where_they_were():
     from hands import open_hand
 
     from densehand.network.mesh import MeshParameters, place
-    from densehand.pipeline import retarget
+    from densehand.retarget import retarget
 
     hand = open_hand()
     rotation = torch.nn.functional.normalize(torch.tensor([[0.9, 0.2, -0.3, 0.1]]), dim=1)

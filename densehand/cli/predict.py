@@ -18,7 +18,8 @@ from densehand.errors import DensehandError, InputError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from densehand.pipeline import HandEstimator, Photo
+    from densehand.photo import Photo
+    from densehand.pipeline import HandEstimator
     from densehand.result import Hand
 
 
@@ -123,7 +124,7 @@ def _groups(
 ) -> Iterator[tuple[list[_Item], int]]:
     """Photos read in groups small enough for memory, with the number that could not be read (already named)."""
     from densehand.images import read_image
-    from densehand.pipeline import Photo, check_box
+    from densehand.photo import Photo, check_box
 
     group: list[_Item] = []
     failed = pixels = 0
@@ -202,7 +203,7 @@ class BoxFile:
 
     def of(self, path: Path) -> list[Any]:
         """The photo's `HandBox`es; InputError where it is not listed or its entry is malformed."""
-        from densehand.pipeline import HandBox
+        from densehand.photo import HandBox
 
         keys = [key for key in (str(path), path.as_posix(), path.name) if key in self.entries]
         if not keys:
