@@ -17,7 +17,7 @@ from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, encode
 
 from .backdrop import Draw, clutter, made_up_backdrops, occluders, other_hands, photo_backdrops
-from .detail import paint_texture, vertex_normals
+from .body import HandBody
 from .light import LUMINANCE, load_environments, sample_lights
 from .photo import gaussian_blur, photograph, to_linear, to_srgb
 from .poses import (
@@ -29,16 +29,14 @@ from .poses import (
     sample_rotations,
     sample_shapes,
 )
-from .render import BARE_ARM, HAND, OBJECT, SLEEVE, Materials, Meshes, Visibility, see, shade
-from .scene import build_forearms, build_objects, forearm_faces, sphere_topology
-from .skins import MAP_SIZE, SkinLook, load_skin_patches, lookup, noise_maps, relative_albedo, sample_looks
+from .render import Materials, Meshes, Visibility, see, shade
+from .skins import SkinLook, sample_looks
 
 if TYPE_CHECKING:
     from densehand.data.records import Records
 
 CROP_PADDING = 1.5  # side of the crop over the larger side of the keypoints' box
-# How far before a joint's centre the skin may lie (m) in a hand of 95 mm from wrist to middle knuckle: more is another
-# part
+# How far before a joint's centre its skin may lie (m), in a hand of 95 mm from wrist to middle knuckle
 _FLESH = (0.034, 0.030, 0.024, 0.020, 0.016, *(0.026, 0.019, 0.016, 0.014) * 3, 0.024, 0.017, 0.015, 0.013)
 _PALM_LENGTH = 0.095
 
@@ -137,55 +135,12 @@ class Synthesizer:
             own = poses_to_anchors(poses.to(self.device), self.hand)
             anchors = anchors * max(1, round(len(own) / 4 / max(1, len(anchors[0])))) + [own]
         self.anchors = torch.cat(anchors)
-        self._prepare_surface()
-        self._prepare_topology()
+        self.body = HandBody(self.hand)
+        self.environments = load_environments(self.device)
         grasps = torch.zeros(len(FAMILY_NAMES) + 1)
         grasps[[FAMILY_NAMES.index(name) for name in GRASPS]] = 3.0
         self._hold_chance = (0.3 + grasps).to(self.device)
         self._flesh = torch.tensor(_FLESH, device=self.device)
-
-    def _prepare_surface(self) -> None:
-        texture = paint_texture(self.hand)
-        patches = load_skin_patches(self.device)
-        palm = texture.detail[:, 0].view(MAP_SIZE, MAP_SIZE).clamp(0, 1)
-        if texture.has_body_uv:
-            albedo = relative_albedo(patches, palm, texture.inside)
-        else:
-            albedo = torch.ones(len(patches), MAP_SIZE, MAP_SIZE, 3, device=self.device)
-        self.texture, self.albedo = texture, albedo.reshape(-1, 3).contiguous()
-        luminance = (to_linear(patches) * patches.new_tensor(LUMINANCE).view(3, 1, 1)).sum(1).mean((1, 2))
-        ranks = luminance.argsort(descending=True).argsort().float()
-        self.texture_darkness = ranks / (len(patches) - 1)
-        self.noise = noise_maps(self.device)
-        self.environments = load_environments(self.device)
-
-    def _prepare_topology(self) -> None:
-        hand, loop = self.hand, self.hand.wrist_loop
-        on_loop = torch.zeros(len(hand.template), dtype=torch.bool, device=self.device)
-        on_loop[loop] = True
-        # the wrist's cap: faces around a vertex that has neighbours on the loop only; the forearm's skin goes on there
-        inner = torch.ones_like(on_loop)
-        for a, b in ((0, 1), (1, 2), (2, 0)):
-            inner[hand.faces[:, a][~on_loop[hand.faces[:, b]]]] = False
-            inner[hand.faces[:, b][~on_loop[hand.faces[:, a]]]] = False
-        capped = (inner | on_loop)[hand.faces].all(-1)
-        own = hand.faces[~capped]
-        vertices = len(hand.template)
-        arm, is_sleeve = forearm_faces(loop, hand.template[loop], vertices)
-        arm_vertices = int(arm.max()) + 1 - vertices
-        self.sphere_angles, sphere = sphere_topology()
-        self.sphere_angles = self.sphere_angles.to(self.device)
-        thing = sphere.to(self.device) + vertices + arm_vertices
-        self.faces = torch.cat([hand.faces, arm, thing])
-        self.smooth_faces = torch.cat([own, arm, thing])
-        self.hand_faces = len(hand.faces)
-        part = torch.full((len(self.faces),), OBJECT, device=self.device)
-        part[: self.hand_faces] = HAND
-        part[self.hand_faces : self.hand_faces + len(arm)] = torch.where(is_sleeve, SLEEVE, BARE_ARM)
-        self.part = part
-        # one texture coordinate per loop vertex, for the forearm's skin
-        corner = (own[None] == loop[:, None, None]).flatten(1).float().argmax(1)
-        self.loop_uv = self.texture.face_uv[~capped].reshape(-1, 2)[corner]
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> SynthBatch:
@@ -218,9 +173,11 @@ class Synthesizer:
         scale, shift = fit_weak_perspective(joints[..., :2], keypoints)
         translation = torch.nn.functional.pad(shift, (0, 1))
 
-        looks = sample_looks(n, self.texture_darkness, generator)
+        looks = sample_looks(n, self.body.texture_darkness, generator)
         held = draw.uniform(0, 1) < config.object_share * self._hold_chance[family]
-        meshes = self._meshes(posed.vertices, posed.joints, view, offset, centre, half, looks, held, generator)
+        meshes = self.body.meshes(
+            posed.vertices, posed.joints, view, offset, centre, half, size, looks, held, generator
+        )
         visibility = see(meshes, size)
         layer = self._layer(meshes, visibility, looks, draw)
 
@@ -270,38 +227,6 @@ class Synthesizer:
             masks=batch.mask.byte() * 255,
         )
 
-    def _meshes(
-        self, vertices: Tensor, joints: Tensor, view: Tensor, offset: Tensor, centre: Tensor, half: Tensor,
-        looks: SkinLook, held: Tensor, generator: torch.Generator,
-    ) -> Meshes:  # fmt: skip
-        """Hand, forearm and object in camera axes and on the screen; vertices and joints come in the hand frame."""
-        n = len(vertices)
-        vertices, joints = vertices @ view.mT, joints @ view.mT
-        arm = build_forearms(vertices[:, self.hand.wrist_loop], view, offset[:, 2], generator)
-        thing, unit = build_objects(joints, held, self.sphere_angles, generator)
-        points = torch.cat([vertices, arm.vertices, thing], dim=1)
-        normals = vertex_normals(points, self.smooth_faces)
-        points = points + offset[:, None]
-        flat = (points[..., :2] / points[..., 2:] - centre[:, None]) / half[:, None, None]
-        screen = torch.cat([(flat + 1.0) * (0.5 * self.size), points[..., 2:]], dim=-1)
-
-        pattern = torch.zeros_like(points)
-        first, last = vertices.shape[1], vertices.shape[1] + arm.vertices.shape[1]
-        pattern[:, first:last, 0] = arm.along
-        pattern[:, first:last, 1] = arm.around
-        pattern[:, last:] = unit
-        rings = arm.vertices.shape[1] // len(self.loop_uv)
-        loop_uv = self.loop_uv.repeat(n, 1)
-        structure = lookup(self.albedo, MAP_SIZE, loop_uv, looks.texture.repeat_interleave(len(self.loop_uv)))
-        palm = lookup(self.texture.detail[:, :1], MAP_SIZE, loop_uv)
-        skin = torch.cat([structure, palm], dim=-1).view(n, -1, 4)
-        arm_skin = torch.zeros(*points.shape[:2], 4, device=self.device)
-        arm_skin[:, first:last] = skin.repeat(1, rings, 1)
-        arm_skin[:, self.hand.wrist_loop] = skin
-        return Meshes(
-            points, screen, normals, self.faces, self.hand_faces, self.part, self.texture.face_uv, pattern, arm_skin
-        )  # fmt: skip
-
     def _layer(self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw) -> Float[Tensor, "n 4 s s"]:
         """The lit hand with arm and object as sRGB and soft coverage (n, 4, s, s)."""
         n, size = draw.n, self.size
@@ -314,7 +239,8 @@ class Synthesizer:
             to_linear(colours), draw.uniform(0.0, 1.0, 2, 2) * ranges, draw.uniform(0.0, 1.0, 2).square()
         )
         linear = shade(
-            meshes, visibility, size, looks, materials, lights, self.albedo, self.texture.detail, self.noise
+            meshes, visibility, size, looks, materials, lights, self.body.albedo, self.body.texture.detail,
+            self.body.noise
         )  # fmt: skip
         # a camera exposes for the light there is, and partly for the skin
         light = 0.75 + 0.55 * lights.lamp_colour.mean(-1, keepdim=True)
