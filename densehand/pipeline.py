@@ -12,39 +12,37 @@ is it run mirrored too; a crop without any side is run both ways. The two networ
 same pixels), the detector's log-odds are added, and the estimate of the orientation that agrees with the sum is kept.
 `side_score` is the probability of the side chosen.
 
+Boxes. A detected box that does not hold the hand the network finds in it is set around that hand, and the network looks
+once more.
+
 Scores. `score` is the network's hand probability; for detected boxes, its geometric mean with the detector's score.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
-from densehand.camera import Crop, crop_image, default_focal, weak_to_pinhole
-from densehand.errors import InputError, WeightsError
+from densehand.camera import Crop, default_focal, weak_to_pinhole
+from densehand.crops import CERTAIN, CropAnswer, CropReader, load_network, log_odds, probability
+from densehand.errors import InputError
 from densehand.hand import HandModel
-from densehand.network.mesh import decode, place
-from densehand.network.zoo import load_model, resolve_device
+from densehand.metrics import box_iou
+from densehand.network.zoo import resolve_device
 from densehand.photo import HandBox, Photo, check_box, check_picture
 from densehand.result import SIDES, Hand, faces_of, mirrored_if_left
-from densehand.retarget import retarget
 
 if TYPE_CHECKING:
     from densehand.detect import Detector
-    from densehand.network.estimator import DHPE, Estimate
+    from densehand.network.estimator import DHPE
 
 DEFAULT_MODEL = "dhpe-lite"
-
-SKELETON_SHARE = 0.5
-"""`keypoints_2d` = this share of the network's last refined 2D skeleton, the rest the projected mesh."""
 
 MIN_SCORE = 0.3
 """Detected hands of a lower combined score are dropped; hands in given boxes never are."""
@@ -52,7 +50,8 @@ MIN_SCORE = 0.3
 DUPLICATE_DISTANCE = 0.2
 """Two detected hands are one if their keypoints lie closer on average than this share of the smaller one's size."""
 
-_CERTAIN = 6.0  # log-odds of one witness are cut here: none is ever surer than 400 : 1
+SAME_BOX = 0.7
+"""A detected box that overlaps the box of the keypoints found in it by less (IoU) is replaced by that box, once."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +64,6 @@ class _Job:
     right: float | None  # log-odds of a right hand before the network; None where nothing is known
     given: bool  # the side is the caller's: not for the network to judge
     score: float | None  # the detector's
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What the network says of one crop, on the CPU (crop units and metres, a right hand)."""
-
-    keypoints: np.ndarray
-    confidence: np.ndarray
-    h: dict[str, np.ndarray]
-    vertices: np.ndarray
-    joints: np.ndarray
-    right: float  # log-odds of a right hand in the photo
-    present: float  # probability of a hand
 
 
 class HandEstimator:
@@ -119,7 +105,8 @@ class HandEstimator:
         self.hand: HandModel = network.hand  # type: ignore[assignment]
         if hand is not None and hand != self.hand.name:
             self.hand = HandModel.load(hand).to(self.device)
-        self.refine, self.focal, self.batch = refine, focal, batch
+        self.refine, self.focal = refine, focal
+        self.crops = CropReader(self.network, self.hand, self.device, batch)
         self._detector = detector
 
     @property
@@ -161,7 +148,8 @@ class HandEstimator:
     def estimate(self, photos: Sequence[Photo]) -> list[list[Hand]]:
         """Estimate several photos with their crops batched together; see `__call__`."""
         jobs = [job for index, photo in enumerate(photos) for job in self._jobs(index, photo)]
-        answers = self._answer(photos, jobs)
+        jobs, first = self._look_again(photos, jobs, self._run(photos, jobs))
+        answers = self._answer(photos, jobs, first)
         hands: list[list[Hand]] = [[] for _ in photos]
         for job, answer in zip(jobs, answers, strict=True):
             hands[job.photo].append(self._hand(photos[job.photo], job, answer))
@@ -188,7 +176,7 @@ class HandEstimator:
             return jobs
         jobs = []
         for detection in self.detector(photo.image):
-            odds = _log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
+            odds = log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
             box = np.asarray(detection.box, dtype=np.float32)
             jobs.append(self._job(index, Crop.from_box(box), box, photo.side, odds, float(detection.score)))
         return jobs
@@ -199,12 +187,37 @@ class HandEstimator:
     ) -> _Job:
         given = side != "auto"
         if given:
-            right = _CERTAIN if side == "right" else -_CERTAIN
+            right = CERTAIN if side == "right" else -CERTAIN
         return _Job(index, replace(crop, mirrored=right is not None and right < 0), box, right, given, score)
 
-    def _answer(self, photos: Sequence[Photo], jobs: list[_Job]) -> list[tuple[Crop, _Answer, float]]:
+    def _run(self, photos: Sequence[Photo], jobs: Sequence[_Job]) -> list[CropAnswer]:
+        return self.crops.run(photos, [(job.photo, job.crop) for job in jobs])
+
+    def _look_again(
+        self, photos: Sequence[Photo], jobs: list[_Job], answers: list[CropAnswer]
+    ) -> tuple[list[_Job], list[CropAnswer]]:
+        """Detected boxes that do not hold the hand found in them are set around it, and looked at once more."""
+        jobs, answers = list(jobs), list(answers)
+        moved = []
+        for k, (job, answer) in enumerate(zip(jobs, answers, strict=True)):
+            if job.score is None or job.box is None:
+                continue
+            points = job.crop.to_image(answer.projected)
+            box = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
+            if np.isfinite(box).all() and box_iou(box[None], job.box[None])[0, 0] < SAME_BOX:
+                height, width = photos[job.photo].image.shape[:2]
+                box = np.clip(box, 0, (width, height, width, height)).astype(np.float32)
+                if (box[2:] > box[:2]).all():
+                    jobs[k] = replace(job, box=box, crop=replace(Crop.from_box(box), mirrored=job.crop.mirrored))
+                    moved.append(k)
+        for k, answer in zip(moved, self._run(photos, [jobs[k] for k in moved]), strict=True):
+            answers[k] = answer
+        return jobs, answers
+
+    def _answer(
+        self, photos: Sequence[Photo], jobs: list[_Job], first: list[CropAnswer]
+    ) -> list[tuple[Crop, CropAnswer, float]]:
         """For each job: the crop of the side chosen, the network's answer on it, and the log-odds of a right hand."""
-        first = self._run(photos, [(job.photo, job.crop) for job in jobs])
         odds = [
             (job.right or 0.0) + (0.0 if job.given else answer.right) for job, answer in zip(jobs, first, strict=True)
         ]
@@ -214,7 +227,7 @@ class HandEstimator:
             if not job.given and (job.right is None or (odds[k] < 0) != job.crop.mirrored)
         ]
         turned = [replace(jobs[k].crop, mirrored=not jobs[k].crop.mirrored) for k in doubtful]
-        second = self._run(photos, [(jobs[k].photo, crop) for k, crop in zip(doubtful, turned, strict=True)])
+        second = self.crops.run(photos, [(jobs[k].photo, crop) for k, crop in zip(doubtful, turned, strict=True)])
         chosen = [(job.crop, answer, total) for job, answer, total in zip(jobs, first, odds, strict=True)]
         for k, crop, answer in zip(doubtful, turned, second, strict=True):
             total = (jobs[k].right or 0.0) + (first[k].right + answer.right) / 2
@@ -223,61 +236,13 @@ class HandEstimator:
             else:
                 chosen[k] = jobs[k].crop, first[k], total
         if self.refine:  # only now, so that no step is spent on an orientation that is not kept
-            final = self._run(
+            final = self.crops.run(
                 photos, [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)], self.refine
             )
             chosen = [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
         return chosen
 
-    def _run(self, photos: Sequence[Photo], crops: list[tuple[int, Crop]], refine: int = 0) -> list[_Answer]:
-        answers: list[_Answer] = []
-        size = self.network.config.input_size
-        for start in range(0, len(crops), self.batch):
-            part = crops[start : start + self.batch]
-            pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in part])
-            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
-            estimate = self.network(images)
-            h = self._refined(images, estimate, refine)
-            answers += self._read(estimate, h, [crop.mirrored for _, crop in part])
-        return answers
-
-    def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Float[torch.Tensor, "b 63"]:
-        if steps == 0:
-            return estimate.parameters[-1]
-        from densehand.refine import refine_estimate
-
-        return refine_estimate(self.network, images, estimate, steps=steps)
-
-    def _read(self, estimate: Estimate, h: torch.Tensor, mirrored: list[bool]) -> list[_Answer]:
-        """Bring a batch's answers to the CPU, one a crop."""
-        parameters = decode(h)
-        mesh = self.network.hand(parameters.pose, parameters.shape, parameters.rotation)
-        if self.hand is not self.network.hand:
-            parameters = retarget(self.hand, parameters, mesh.joints)
-            mesh = self.hand(parameters.pose, parameters.shape, parameters.rotation)
-        projected = place(parameters, mesh.joints)[..., :2]
-        keypoints = SKELETON_SHARE * estimate.keypoints[-1] + (1 - SKELETON_SHARE) * projected
-        columns: dict[str, np.ndarray] = {
-            name: value.float().cpu().numpy()
-            for name, value in {
-                "keypoints": keypoints, "confidence": estimate.keypoint_confidence, "vertices": mesh.vertices,
-                "joints": mesh.joints, "side": estimate.side_logit, "hand": estimate.hand_logit, **parameters._asdict(),
-            }.items()
-        }  # fmt: skip
-        return [
-            _Answer(
-                keypoints=columns["keypoints"][k],
-                confidence=columns["confidence"][k],
-                h={name: columns[name][k] for name in parameters._fields},
-                vertices=columns["vertices"][k],
-                joints=columns["joints"][k],
-                right=float(np.clip(columns["side"][k], -_CERTAIN, _CERTAIN)) * (-1 if flipped else 1),
-                present=_probability(float(columns["hand"][k])),
-            )
-            for k, flipped in enumerate(mirrored)
-        ]
-
-    def _hand(self, photo: Photo, job: _Job, chosen: tuple[Crop, _Answer, float]) -> Hand:
+    def _hand(self, photo: Photo, job: _Job, chosen: tuple[Crop, CropAnswer, float]) -> Hand:
         """Crop units → the full photo and the camera."""
         crop, answer, odds = chosen
         height, width = photo.image.shape[:2]
@@ -290,7 +255,7 @@ class HandEstimator:
         box = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)]) if job.box is None else job.box
         return Hand(
             side=side,
-            side_score=1.0 if job.given else _probability(odds if side == "right" else -odds),
+            side_score=1.0 if job.given else probability(odds if side == "right" else -odds),
             score=answer.present if job.score is None else math.sqrt(answer.present * job.score),
             box=box,
             keypoints_2d=keypoints,
@@ -308,20 +273,6 @@ class HandEstimator:
         )
 
 
-def load_network(model: str, device: torch.device) -> DHPE:
-    """A named model, or the one a weights file is of. Errors: see `HandEstimator`."""
-    path = Path(model)
-    if path.suffix != ".safetensors":
-        return load_model(model, device)
-    try:
-        name = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path}: no model card beside it ({path.stem}.json); keep the two files together"
-        ) from error
-    return load_model(str(name), device, path=path)
-
-
 def select_hands(hands: list[Hand]) -> list[Hand]:
     """Detected hands worth keeping, by falling score: sure enough, and each hand once (whatever its side)."""
     kept: list[Hand] = []
@@ -335,13 +286,3 @@ def _same_hand(a: Hand, b: Hand) -> bool:
     size = min(float(np.ptp(hand.keypoints_2d, axis=0).max()) for hand in (a, b))
     distance = np.linalg.norm(a.keypoints_2d - b.keypoints_2d, axis=1).mean()
     return bool(distance < DUPLICATE_DISTANCE * size)
-
-
-def _log_odds(probability: float) -> float:
-    limit = 1 / (1 + math.exp(_CERTAIN))
-    p = min(max(float(probability), limit), 1 - limit)
-    return math.log(p / (1 - p))
-
-
-def _probability(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-max(min(log_odds, 60.0), -60.0)))

@@ -1,0 +1,131 @@
+"""The network on crops of photos: pixels in, its answer on the CPU out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from densehand.camera import Crop, crop_image
+from densehand.errors import WeightsError
+from densehand.hand import HandModel
+from densehand.network.mesh import decode, place
+from densehand.network.zoo import load_model
+from densehand.photo import Photo
+from densehand.retarget import retarget
+
+if TYPE_CHECKING:
+    from densehand.network.estimator import DHPE, Estimate
+
+SKELETON_SHARE = 0.5
+"""`keypoints_2d` = this share of the network's last refined 2D skeleton, the rest the projected mesh."""
+
+CERTAIN = 6.0
+"""Log-odds of one witness are cut here: none is ever surer than 400 : 1."""
+
+
+@dataclass(frozen=True)
+class CropAnswer:
+    """What the network says of one crop (crop units and metres, a right hand)."""
+
+    keypoints: np.ndarray
+    confidence: np.ndarray
+    h: dict[str, np.ndarray]
+    vertices: np.ndarray
+    joints: np.ndarray
+    right: float  # log-odds of a right hand in the photo
+    present: float  # probability of a hand
+
+    @property
+    def projected(self) -> Float[np.ndarray, "21 2"]:
+        """The mesh's keypoints in the crop, crop units (they may lie outside it)."""
+        return self.h["scale"] * self.joints[:, :2] + self.h["translation"][:2]
+
+
+class CropReader:
+    """Runs a network on crops, `batch` at a time; `hand` is the hand model of the answers."""
+
+    def __init__(self, network: DHPE, hand: HandModel, device: torch.device, batch: int) -> None:
+        self.network, self.hand, self.device, self.batch = network, hand, device, batch
+
+    def run(self, photos: Sequence[Photo], crops: list[tuple[int, Crop]], refine: int = 0) -> list[CropAnswer]:
+        """The answer on each crop (index of its photo, crop), after `refine` steps of testing refinement."""
+        answers: list[CropAnswer] = []
+        size = self.network.config.input_size
+        for start in range(0, len(crops), self.batch):
+            part = crops[start : start + self.batch]
+            pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in part])
+            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+            estimate = self.network(images)
+            h = self._refined(images, estimate, refine)
+            answers += self._read(estimate, h, [crop.mirrored for _, crop in part])
+        return answers
+
+    def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Float[torch.Tensor, "b 63"]:
+        if steps == 0:
+            return estimate.parameters[-1]
+        from densehand.refine import refine_estimate
+
+        return refine_estimate(self.network, images, estimate, steps=steps)
+
+    def _read(self, estimate: Estimate, h: torch.Tensor, mirrored: list[bool]) -> list[CropAnswer]:
+        """Bring a batch's answers to the CPU, one a crop."""
+        parameters = decode(h)
+        mesh = self.network.hand(parameters.pose, parameters.shape, parameters.rotation)
+        if self.hand is not self.network.hand:
+            parameters = retarget(self.hand, parameters, mesh.joints)
+            mesh = self.hand(parameters.pose, parameters.shape, parameters.rotation)
+        projected = place(parameters, mesh.joints)[..., :2]
+        keypoints = SKELETON_SHARE * estimate.keypoints[-1] + (1 - SKELETON_SHARE) * projected
+        columns: dict[str, np.ndarray] = {
+            name: value.float().cpu().numpy()
+            for name, value in {
+                "keypoints": keypoints, "confidence": estimate.keypoint_confidence, "vertices": mesh.vertices,
+                "joints": mesh.joints, "side": estimate.side_logit, "hand": estimate.hand_logit, **parameters._asdict(),
+            }.items()
+        }  # fmt: skip
+        return [
+            CropAnswer(
+                keypoints=columns["keypoints"][k],
+                confidence=columns["confidence"][k],
+                h={name: columns[name][k] for name in parameters._fields},
+                vertices=columns["vertices"][k],
+                joints=columns["joints"][k],
+                right=float(np.clip(columns["side"][k], -CERTAIN, CERTAIN)) * (-1 if flipped else 1),
+                present=probability(float(columns["hand"][k])),
+            )
+            for k, flipped in enumerate(mirrored)
+        ]
+
+
+def load_network(model: str, device: torch.device) -> DHPE:
+    """A named model, or the one a weights file is of. Errors: see `HandEstimator`."""
+    path = Path(model)
+    if path.suffix != ".safetensors":
+        return load_model(model, device)
+    try:
+        name = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path}: no model card beside it ({path.stem}.json); keep the two files together"
+        ) from error
+    return load_model(str(name), device, path=path)
+
+
+def log_odds(probability: float) -> float:
+    """Log-odds of a probability, cut at ±CERTAIN."""
+    limit = 1 / (1 + math.exp(CERTAIN))
+    p = min(max(float(probability), limit), 1 - limit)
+    return math.log(p / (1 - p))
+
+
+def probability(log_odds: float) -> float:
+    """The inverse of `log_odds`."""
+    return 1 / (1 + math.exp(-max(min(log_odds, 60.0), -60.0)))
