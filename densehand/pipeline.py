@@ -13,7 +13,7 @@ same pixels), the detector's log-odds are added, and the estimate of the orienta
 `side_score` is the probability of the side chosen.
 
 Boxes. A detected box that does not hold the hand the network finds in it is set around that hand, and the network looks
-once more.
+again.
 
 Scores. `score` is the network's hand probability; for detected boxes, its geometric mean with the detector's score.
 """
@@ -50,8 +50,11 @@ MIN_SCORE = 0.3
 DUPLICATE_DISTANCE = 0.2
 """Two detected hands are one if their keypoints lie closer on average than this share of the smaller one's size."""
 
-SAME_BOX = 0.7
-"""A detected box that overlaps the box of the keypoints found in it by less (IoU) is replaced by that box, once."""
+SAME_BOX = 0.8
+"""A detected box that overlaps the box of the keypoints found in it by less (IoU) is replaced by that box …"""
+
+MOST_LOOKS = 2
+"""… at most this many times."""
 
 
 @dataclass(frozen=True)
@@ -196,22 +199,23 @@ class HandEstimator:
     def _look_again(
         self, photos: Sequence[Photo], jobs: list[_Job], answers: list[CropAnswer]
     ) -> tuple[list[_Job], list[CropAnswer]]:
-        """Detected boxes that do not hold the hand found in them are set around it, and looked at once more."""
+        """Detected boxes that do not hold the hand found in them are set around it and looked at again."""
         jobs, answers = list(jobs), list(answers)
-        moved = []
-        for k, (job, answer) in enumerate(zip(jobs, answers, strict=True)):
-            if job.score is None or job.box is None:
-                continue
-            points = job.crop.to_image(answer.projected)
-            box = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
-            if np.isfinite(box).all() and box_iou(box[None], job.box[None])[0, 0] < SAME_BOX:
-                height, width = photos[job.photo].image.shape[:2]
-                box = np.clip(box, 0, (width, height, width, height)).astype(np.float32)
-                if (box[2:] > box[:2]).all():
-                    jobs[k] = replace(job, box=box, crop=replace(Crop.from_box(box), mirrored=job.crop.mirrored))
+        waiting = [k for k, job in enumerate(jobs) if job.score is not None]
+        for _ in range(MOST_LOOKS):
+            moved = []
+            for k in waiting:
+                box = jobs[k].crop.to_image(answers[k].projected)
+                box = np.concatenate([box.min(axis=0), box.max(axis=0)]).astype(np.float32)
+                before = jobs[k].box
+                assert before is not None  # every detection has one
+                if np.isfinite(box).all() and box_iou(box[None], before[None])[0, 0] < SAME_BOX:
+                    crop = replace(Crop.from_box(box), mirrored=jobs[k].crop.mirrored)
+                    jobs[k] = replace(jobs[k], box=box, crop=crop)
                     moved.append(k)
-        for k, answer in zip(moved, self._run(photos, [jobs[k] for k in moved]), strict=True):
-            answers[k] = answer
+            for k, answer in zip(moved, self._run(photos, [jobs[k] for k in moved]), strict=True):
+                answers[k] = answer
+            waiting = moved
         return jobs, answers
 
     def _answer(

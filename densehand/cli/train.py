@@ -24,6 +24,8 @@ def train(
     batch: int = typer.Option(32, min=2, help="Pictures a step."),
     steps: int = typer.Option(20_000, min=1, help="Optimiser steps in all."),
     lr: float = typer.Option(1e-3, help="Highest learning rate (warm-up, then cosine)."),
+    final_lr: float = typer.Option(0.01, help="Learning rate at the end, as a share of --lr."),
+    warmup: int = typer.Option(200, min=1, help="Steps until --lr is reached."),
     photo_share: float = typer.Option(
         0.5, min=0, max=1, help="Share of real photos in a batch; the rest is synthetic."
     ),
@@ -33,6 +35,8 @@ def train(
     features: float | None = typer.Option(None, help="Weight of L_Feat."),
     shape: float | None = typer.Option(None, help="Weight of L_Sh."),
     laplacian: float | None = typer.Option(None, help="Weight of L_Lap."),
+    mask_terms_share: float | None = typer.Option(None, help="Share of a batch that L_Feat, L_Sh and L_Lap look at."),
+    wide_crops: bool = typer.Option(False, "--wide-crops", help="Crops as badly centred as a detector's boxes can be."),
     bf16: bool = typer.Option(False, help="bfloat16 convolutions (faster on GPUs)."),
     ema: float = typer.Option(0.999, help="Decay of the running average that is saved as the weights."),
     seed: int = typer.Option(0, help="Seed of everything random."),
@@ -49,6 +53,7 @@ def train(
     """
     from dataclasses import replace
 
+    from densehand.data.augment import WIDE_CROPS
     from densehand.train.config import TrainConfig, paper_config
     from densehand.train.run import run
 
@@ -57,9 +62,14 @@ def train(
         "size": size, "batch": batch, "steps": steps, "lr": lr, "photo_share": photo_share, "pool": pool,
         "negative_share": negative_share, "replay": replay, "bf16": bf16, "ema": ema, "seed": seed,
         "validate_every": validate_every, "checkpoint_every": checkpoint_every, "threads": threads, "device": device,
+        "final_lr": final_lr, "warmup": warmup,
     }  # fmt: skip
     config = replace(paper_config() if model == "dhpe-paper" else TrainConfig(), **given)  # type: ignore[arg-type]
     terms = {k: v for k, v in (("features", features), ("shape", shape), ("laplacian", laplacian)) if v is not None}
     config = replace(config, weights=replace(config.weights, **terms))  # type: ignore[arg-type]
+    if mask_terms_share is not None:
+        config = replace(config, mask_terms_share=mask_terms_share)
+    if wide_crops:
+        config = replace(config, augmentation=WIDE_CROPS)
     folder = run(config, resume=not fresh, progress=not quiet)
     typer.echo(f"weights: {folder / 'weights.safetensors'}")

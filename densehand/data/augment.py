@@ -38,6 +38,10 @@ class Augmentation:
     grey: float = 0.05
 
 
+# for the last part of a training: crops as badly centred and sized as a detector's boxes can be
+WIDE_CROPS = Augmentation(zoom=(0.7, 1.35), shift=0.14, any_rotation=0.3)
+
+
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator, device: torch.device) -> Tensor:
     return torch.rand(shape, generator=generator, device=device) * (high - low) + low
 

@@ -135,7 +135,7 @@ def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path
     loader = DataLoader(Steps(start, config.steps), batch_size=None, shuffle=False)
     trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     trainer.save_checkpoint(last)
-    zoo.save_weights(module.average.module, out / "weights.safetensors", card={"recipe": recipe(config)})  # type: ignore[arg-type]
+    zoo.save_weights(module.average.module, out / "weights.safetensors", card={"recipe": recipe(config), "input_size": config.size})  # type: ignore[arg-type]
     return out
 
 

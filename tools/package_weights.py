@@ -1,0 +1,76 @@
+"""Turn the weights of a training run into packaged ones: measured, with a model card that says how they were made.
+
+    python tools/package_weights.py runs/lite-3/weights.safetensors --fixtures FIXTURES --recipe tools/train_lite.sh \
+        --data "photos: …" --hardware "2 CPU cores, 65 minutes"
+
+Adds the figures to results/estimator.csv and writes densehand/weights/NAME.safetensors and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from densehand.crops import load_network
+from densehand.evaluate import append_rows, by_source, measure
+from densehand.network.zoo import WEIGHTS_FOLDER, resolve_device, save_weights
+from densehand.pipeline import HandEstimator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def commit() -> str:
+    """The commit whose code is used, with a mark where the tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def measured(weights: Path, fixtures: Path, refine: int) -> dict[str, dict[str, Any]]:
+    """Figures of both fixture files, of all hands and of each source."""
+    estimator = HandEstimator(str(weights), device="cpu", refine=refine)
+    return {name: by_source(measure(estimator, fixtures, f"{name}.jsonl")) for name in ("val2d", "val3d")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--fixtures", type=Path, required=True)
+    parser.add_argument("--recipe", required=True, help="the command or script that made the weights")
+    parser.add_argument("--data", required=True, help="what they were trained on")
+    parser.add_argument("--hardware", required=True)
+    parser.add_argument("--input-size", type=int, required=True, help="side of the crops they were finished at")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    network = load_network_unfused(options.weights)
+    name, made_at = network.config.name, commit()
+    recipe = {"command": options.recipe, "commit": made_at, "seed": options.seed, "data": options.data,
+              "hardware": options.hardware}  # fmt: skip
+    target = WEIGHTS_FOLDER / f"{name}.safetensors"
+    card: dict[str, Any] = {"recipe": recipe, "input_size": options.input_size}
+    save_weights(network, target, card=card)  # the figures below are those of the file as stored
+    figures = measured(target, options.fixtures, refine=0)
+    card["accuracy"] = {f: {k: round(v, 3) for k, v in groups["all"].items()} for f, groups in figures.items()}
+    save_weights(network, target, card=card)
+    rows = [
+        {"model": name, "commit": made_at, "refine": 0, "fixture": fixture, "source": source,
+         **{k: round(v, 4) for k, v in values.items()}}
+        for fixture, groups in figures.items() for source, values in groups.items()
+    ]  # fmt: skip
+    append_rows(ROOT / "results" / "estimator.csv", rows)
+    for row in rows:
+        print(row)
+
+
+def load_network_unfused(weights: Path) -> Any:
+    """The network of a weights file with its batch norms apart, as weights files hold it."""
+    from densehand.network.zoo import load_model
+
+    name = load_network(str(weights), resolve_device("cpu")).config.name
+    return load_model(name, "cpu", path=weights, fuse=False)
+
+
+if __name__ == "__main__":
+    main()
