@@ -45,6 +45,7 @@ def suppress_by_hand(rows, scores, threshold, containment, ratio):
     return kept
 
 
+@settings(deadline=None)
 @given(boxes, boxes)
 def test_overlaps_agree_with_the_naive_twin(a, b):
     common, shares = intersections(a, b), iou(a, b)
@@ -58,7 +59,7 @@ def test_overlaps_agree_with_the_naive_twin(a, b):
     assert np.all((shares >= 0) & (shares <= 1))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(boxes, st.data())
 def test_suppression_agrees_with_the_naive_twin(rows, data):
     scores = np.array(
@@ -67,6 +68,7 @@ def test_suppression_agrees_with_the_naive_twin(rows, data):
     assert suppress(rows, scores, 0.45, 0.85, 0.06).tolist() == suppress_by_hand(rows, scores, 0.45, 0.85, 0.06)
 
 
+@settings(deadline=None)
 @given(boxes)
 def test_what_was_kept_once_is_kept_again(rows):
     scores = np.linspace(0.9, 0.1, len(rows))
@@ -138,6 +140,7 @@ def test_average_precision_of_known_rankings():
     assert np.isnan(ap([False], 0))
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=30), st.randoms())
 def test_average_precision_does_not_depend_on_the_order_of_the_rows(hits, shuffle):
     score = np.linspace(0.9, 0.1, len(hits))

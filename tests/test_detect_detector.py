@@ -76,6 +76,7 @@ def test_threshold_drops_what_scores_lower():
     assert blob_detector(threshold=0.99)(image) == []
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9000), st.integers(1, 9000))
 def test_windows_cover_the_photo_evenly_and_are_few(width, height):
     windows = zoom_windows(width, height, 256)

@@ -3,6 +3,7 @@ FOLDER]``.
 
 Writes one CSV row per set: hands, recall and precision at the default threshold, average precision at IoU 0.5, share of
 right sides among the hands found, and false alarms per picture. Detections on a don't-care region count as neither.
+Where not all hands of a set are labelled, there is no precision.
 """
 
 import argparse
@@ -102,8 +103,10 @@ def measure(detector: Detector, samples: Iterable[Sample], threshold: float = 0.
     """Scores of a detector (made with a threshold low enough for average precision) at a working ``threshold``."""
     hit, score, overlaps, sides = [], [], [], []
     pictures = hands = found_hands = alarms = 0
+    complete = True
     for sample in samples:
         pictures, hands = pictures + 1, hands + len(sample.boxes)
+        complete &= sample.all_labelled
         found = detector(sample.image)
         by_score = sorted(found, key=lambda d: -d.score)
         for s, index, overlap in match(found, sample):
@@ -120,10 +123,10 @@ def measure(detector: Detector, samples: Iterable[Sample], threshold: float = 0.
         pictures,
         hands,
         found_hands / hands if hands else nan,
-        found_hands / (found_hands + alarms) if found_hands + alarms and hands else nan,
-        average_precision(np.asarray(hit, bool), np.asarray(score, np.float64), hands),
+        found_hands / (found_hands + alarms) if found_hands + alarms and hands and complete else nan,
+        average_precision(np.asarray(hit, bool), np.asarray(score, np.float64), hands) if complete else nan,
         float(np.mean(sides)) if sides else nan,
-        alarms / max(pictures, 1),
+        alarms / max(pictures, 1) if complete else nan,
         float(np.median(overlaps)) if overlaps else nan,
     )
 
