@@ -58,11 +58,22 @@ def deodr_milliseconds(vertices: Tensor, faces: Tensor, size: int) -> tuple[floa
         edges = adjacency.edge_on_silhouette(mesh[:, :2])
         scenes.append(
             renderer.Scene2D(
-                faces=triangles, faces_uv=triangles, ij=mesh[:, :2].copy(), depths=mesh[:, 2] + 1000.0,
-                textured=np.zeros(len(triangles), bool), uv=np.zeros((count, 2)), shade=np.zeros(count),
-                colors=np.ones((count, 1)), shaded=np.zeros(len(triangles), bool), edgeflags=edges,
-                height=size, width=size, nb_colors=1, texture=np.zeros((2, 2, 1)),
-                backface_culling=True, clockwise=False,
+                faces=triangles,
+                faces_uv=triangles,
+                ij=mesh[:, :2].copy(),
+                depths=mesh[:, 2] + 1000.0,
+                textured=np.zeros(len(triangles), bool),
+                uv=np.zeros((count, 2)),
+                shade=np.zeros(count),
+                colors=np.ones((count, 1)),
+                shaded=np.zeros(len(triangles), bool),
+                edgeflags=edges,
+                height=size,
+                width=size,
+                nb_colors=1,
+                texture=np.zeros((2, 2, 1)),
+                backface_culling=True,
+                clockwise=False,
                 background_image=np.zeros((size, size, 1)),
             )
         )

@@ -16,16 +16,13 @@ from jaxtyping import Float
 from densehand.camera import Crop, crop_image
 from densehand.errors import WeightsError
 from densehand.hand import HandModel
-from densehand.network.mesh import decode, place
+from densehand.network.mesh import decode
 from densehand.network.zoo import load_model
 from densehand.photo import Photo
 from densehand.retarget import retarget
 
 if TYPE_CHECKING:
     from densehand.network.estimator import DHPE, Estimate
-
-SKELETON_SHARE = 0.5
-"""`keypoints_2d` = this share of the network's last refined 2D skeleton, the rest the projected mesh."""
 
 CERTAIN = 6.0
 """Log-odds of one witness are cut here: none is ever surer than 400 : 1."""
@@ -35,7 +32,7 @@ CERTAIN = 6.0
 class CropAnswer:
     """What the network says of one crop (crop units and metres, a right hand)."""
 
-    keypoints: np.ndarray
+    keypoints: np.ndarray  # the refiner's last 2D skeleton, nearer to the photo than the mesh's projection
     confidence: np.ndarray
     h: dict[str, np.ndarray]
     vertices: np.ndarray
@@ -82,13 +79,11 @@ class CropReader:
         if self.hand is not self.network.hand:
             parameters = retarget(self.hand, parameters, mesh.joints)
             mesh = self.hand(parameters.pose, parameters.shape, parameters.rotation)
-        projected = place(parameters, mesh.joints)[..., :2]
-        keypoints = SKELETON_SHARE * estimate.keypoints[-1] + (1 - SKELETON_SHARE) * projected
         columns: dict[str, np.ndarray] = {
             name: value.float().cpu().numpy()
             for name, value in {
-                "keypoints": keypoints, "confidence": estimate.keypoint_confidence, "vertices": mesh.vertices,
-                "joints": mesh.joints, "side": estimate.side_logit, "hand": estimate.hand_logit, **parameters._asdict(),
+                "keypoints": estimate.keypoints[-1], "confidence": estimate.keypoint_confidence,
+                "vertices": mesh.vertices, "joints": mesh.joints, "side": estimate.side_logit, "hand": estimate.hand_logit, **parameters._asdict(),
             }.items()
         }  # fmt: skip
         return [

@@ -13,7 +13,7 @@ from torch import nn
 
 from densehand.detect import Detection, Detector, DetectorNet
 from densehand.detect.calibrate import fit_logistic
-from densehand.detect.detector import MAX_WINDOWS, Window, cut_by_window, zoom_windows
+from densehand.detect.detector import MAX_WINDOWS, FrozenNet, Window, cut_by_window, zoom_windows
 from densehand.detect.model import REFERENCE_SIZE, STRIDE, DetectorOutput
 from densehand.detect.weights import calibrated, load_net, save_net
 from densehand.errors import InputError, WeightsError
@@ -164,6 +164,16 @@ def test_any_sides_that_are_multiples_of_32_run_and_folding_changes_nothing(smal
         assert plain.keypoints is None
         for a, b in zip(plain[:4], fused[:4], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_frozen_graph_gives_the_same_answers_at_every_size(small_net):
+    frozen = FrozenNet(small_net, torch.device("cpu"))
+    assert isinstance(frozen.call, torch.jit.ScriptModule)
+    for batch, height, width in ((1, 32, 32), (1, 64, 256), (3, 160, 96), (1, 192, 256)):
+        with torch.no_grad():
+            images = torch.rand(batch, 3, height, width)
+            for a, b in zip(small_net(images)[:4], frozen(images)[:4], strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_weights_survive_saving_and_loading(small_net, tmp_path):

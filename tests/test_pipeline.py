@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import densehand
 from densehand.camera import Crop, crop_image, project_pinhole
-from densehand.crops import SKELETON_SHARE, CropReader
+from densehand.crops import CropReader
 from densehand.detect import Detection
 from densehand.errors import DensehandError, InputError
 from densehand.network.mesh import decode
@@ -104,7 +104,7 @@ def test_agrees_with_the_network_step_by_step(estimator, network, image):
         joints = network.hand.skeleton(parameters.pose, parameters.shape, parameters.rotation)
     hand = estimator(image, [HandBox(BOX, "right")])[0]
     projected = parameters.scale[:, None, None] * joints[..., :2] + parameters.translation[:, None, :2]
-    expected = SKELETON_SHARE * estimate.keypoints[-1] + (1 - SKELETON_SHARE) * projected
+    expected = estimate.keypoints[-1]
     center = np.array([105.0, 100.0])
     np.testing.assert_allclose(
         hand.keypoints_2d, expected[0].numpy() * 90 + center, atol=1e-2

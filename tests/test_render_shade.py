@@ -144,14 +144,24 @@ def test_batches_equal_single_pictures() -> None:
     coverage = silhouette(vertices, faces, (24, 24))
     texture = Texture(images, uv, face_uv, index)
     many = shade(
-        fragments, vertices, faces, lights=Lights(**fields), texture=texture, colors=tint, background=background,
+        fragments,
+        vertices,
+        faces,
+        lights=Lights(**fields),
+        texture=texture,
+        colors=tint,
+        background=background,
         coverage=coverage,
     )
     for k in range(3):
         single = shade(
-            rasterise(vertices[k], faces, (24, 24)), vertices[k], faces,
+            rasterise(vertices[k], faces, (24, 24)),
+            vertices[k],
+            faces,
             lights=Lights(**{name: value[k] for name, value in fields.items()}),
-            texture=Texture(images[index[k]][None], uv, face_uv), colors=tint[k], background=background[k],
+            texture=Texture(images[index[k]][None], uv, face_uv),
+            colors=tint[k],
+            background=background[k],
             coverage=coverage[k],
         )
         torch.testing.assert_close(many[k], single)

@@ -46,9 +46,11 @@ def clip(polygon: list, keep: list) -> list:
 
 
 def area(polygon: list) -> float:
-    return 0.5 * sum(
-        x * v - u * y for (x, y), (u, v) in zip(polygon, polygon[1:] + polygon[:1], strict=True)
-    ) if polygon else 0.0
+    return (
+        0.5 * sum(x * v - u * y for (x, y), (u, v) in zip(polygon, polygon[1:] + polygon[:1], strict=True))
+        if polygon
+        else 0.0
+    )
 
 
 def test_equals_exact_areas_of_one_and_two_triangles() -> None:

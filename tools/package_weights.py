@@ -42,12 +42,16 @@ def main() -> None:
     parser.add_argument("--hardware", required=True)
     parser.add_argument("--input-size", type=int, required=True, help="side of the crops they were finished at")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commit", help="the commit that trained, where it is not the present one")
+    parser.add_argument("--note", help="how the run differed from its recipe")
     options = parser.parse_args()
 
     network = load_network_unfused(options.weights)
-    name, made_at = network.config.name, commit()
-    recipe = {"command": options.recipe, "commit": made_at, "seed": options.seed, "data": options.data,
-              "hardware": options.hardware}  # fmt: skip
+    name, measured_at = network.config.name, commit()
+    recipe = {"command": options.recipe, "commit": options.commit or measured_at, "seed": options.seed,
+              "data": options.data, "hardware": options.hardware}  # fmt: skip
+    if options.note:
+        recipe["note"] = options.note
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
     card: dict[str, Any] = {"recipe": recipe, "input_size": options.input_size}
     save_weights(network, target, card=card)  # the figures below are those of the file as stored
@@ -55,7 +59,7 @@ def main() -> None:
     card["accuracy"] = {f: {k: round(v, 3) for k, v in groups["all"].items()} for f, groups in figures.items()}
     save_weights(network, target, card=card)
     rows = [
-        {"model": name, "commit": made_at, "refine": 0, "fixture": fixture, "source": source,
+        {"model": name, "commit": measured_at, "refine": 0, "fixture": fixture, "source": source,
          **{k: round(v, 4) for k, v in values.items()}}
         for fixture, groups in figures.items() for source, values in groups.items()
     ]  # fmt: skip

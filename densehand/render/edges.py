@@ -103,5 +103,3 @@ def outline(vertices: Float[Tensor, "B V 3"], table: EdgeTable, near: float | No
     a, b = torch.where(swap, b, a), torch.where(swap, a, b)
     xa, xb = torch.where(swap, xb, xa), torch.where(swap, xa, xb)
     return Outline(picture, a, b, xa, torch.minimum(ya, yb), xb, torch.maximum(ya, yb), torch.where(swap, -jump, jump))
-
-

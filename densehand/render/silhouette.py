@@ -149,8 +149,18 @@ def _cut(edges: Outline, pictures: int, height: int, width: int) -> tuple[_Piece
     ends = (inner | enters).to(torch.int64) + (outer | leaves).to(torch.int64)
     pixel = inside_row * width + column.to(torch.int64)
     pieces = _Pieces(
-        edge, pixel, x0, y0, x1, y1, torch.lerp(ta, tb, u0), torch.lerp(ta, tb, u1), jump, left,
-        torch.where(forward > 0, y0, y1), ends,
+        edge,
+        pixel,
+        x0,
+        y0,
+        x1,
+        y1,
+        torch.lerp(ta, tb, u0),
+        torch.lerp(ta, tb, u1),
+        jump,
+        left,
+        torch.where(forward > 0, y0, y1),
+        ends,
     )
     visible = ((column >= 0) & (column < width)).nonzero().squeeze(1)
     pieces = _Pieces(*(v.index_select(0, visible) for v in pieces))

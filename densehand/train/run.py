@@ -135,7 +135,8 @@ def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path
     loader = DataLoader(Steps(start, config.steps), batch_size=None, shuffle=False)
     trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     trainer.save_checkpoint(last)
-    zoo.save_weights(module.average.module, out / "weights.safetensors", card={"recipe": recipe(config), "input_size": config.size})  # type: ignore[arg-type]
+    card = {"recipe": recipe(config), "input_size": config.size}
+    zoo.save_weights(module.average.module, out / "weights.safetensors", card=card)  # type: ignore[arg-type]
     return out
 
 
