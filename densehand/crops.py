@@ -83,7 +83,8 @@ class CropReader:
             name: value.float().cpu().numpy()
             for name, value in {
                 "keypoints": estimate.keypoints[-1], "confidence": estimate.keypoint_confidence,
-                "vertices": mesh.vertices, "joints": mesh.joints, "side": estimate.side_logit, "hand": estimate.hand_logit, **parameters._asdict(),
+                "vertices": mesh.vertices, "joints": mesh.joints,
+                "side": estimate.side_logit, "hand": estimate.hand_logit, **parameters._asdict(),
             }.items()
         }  # fmt: skip
         return [
