@@ -83,29 +83,35 @@ def refine_estimate(
     steps: int = 50,
     weights: RefineWeights | None = None,
 ) -> Float[Tensor, "b 63"]:
-    """h after `steps` steps of plain gradient descent; of each hand the best h met, so that it never gets worse.
+    """h after `steps` steps of gradient descent; a hand's energy never rises.
 
-    `estimate` is the network's on the same images. The network's weights are left alone.
+    A step that would raise it is not taken and the hand's γ is cut to a fifth; after a step that was taken γ grows
+    again, up to `step_sizes` (the paper has one fixed γ, which the feature term of a network trained without L_Feat
+    makes overshoot). `estimate` is the network's on the same images. The network's weights are left alone.
     """
     weights = weights or RefineWeights()
     estimate = detached(estimate)
-    h = estimate.parameters[-1].clone()
-    best = h.clone()
-    lowest = torch.full_like(h[:, 0], torch.inf)
-    gamma = step_sizes(h)
     edges = losses.mesh_edges(cast(HandModel, network.hand).faces)
-    for step in range(steps + 1):
+
+    def look(h: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            h.requires_grad_()
+            h = h.detach().requires_grad_()
             energy = refinement_energy(network, images, estimate, h, weights, edges)
             (gradient,) = torch.autograd.grad(energy.sum(), h)
-        h = h.detach()
-        better = energy < lowest
-        best = torch.where(better[:, None], h, best)
-        lowest = torch.where(better, energy.detach(), lowest)
-        if step < steps:
-            h = h - gamma * torch.nan_to_num(gradient)
-    return best
+        return energy.detach(), torch.nan_to_num(gradient)
+
+    h = estimate.parameters[-1].clone()
+    gamma = step_sizes(h)
+    pace = torch.ones_like(h[:, :1])
+    energy, gradient = look(h) if steps else (h[:, 0], h)
+    for _ in range(steps):
+        moved = h - pace * gamma * gradient
+        there, slope = look(moved)
+        taken = (there < energy)[:, None]
+        h, gradient = torch.where(taken, moved, h), torch.where(taken, slope, gradient)
+        energy = torch.minimum(energy, there.nan_to_num(torch.inf))
+        pace = torch.where(taken, (pace * 1.5).clamp(max=1.0), pace / 5)
+    return h
 
 
 def detached(estimate: Estimate) -> Estimate:

@@ -38,10 +38,10 @@ def test_the_skeleton_moves_to_the_evidence(case):
 def test_the_energy_never_rises(case):
     network, images, estimate = case
     weights = RefineWeights()
-    h = refine_estimate(network, images, estimate, steps=3, weights=weights)
+    h = refine_estimate(network, images, estimate, steps=8, weights=weights)
     with torch.no_grad():
         before, after = (refinement_energy(network, images, estimate, v, weights) for v in (estimate.parameters[-1], h))
-    assert (after <= before).all() and (after < before).any()
+    assert (after < before).all()
 
 
 def test_no_step_changes_nothing_and_unseen_joints_do_not_pull(case):
