@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from densehand.hand.anatomy import pose_to_anatomical
+from densehand.hand.anatomy import limit_violation, pose_to_anatomical
 from densehand.hand.model import HandModel
 
 PALM = [0, 1, 5, 9, 13, 17]  # keypoints that hardly move against each other: they give the first rotation
@@ -73,12 +73,6 @@ def first_guess(
     return {"pose": pose, "shape": shape, "rotation": rotation, "log_scale": scale.log(), "translation": translation}
 
 
-def limit_excess(hand: HandModel, pose: Float[Tensor, "*b 45"]) -> Float[Tensor, "*b 15 3"]:
-    """Radians by which each anatomical angle lies outside its joint's limits (0 inside)."""
-    angles = pose_to_anatomical(pose, hand)
-    return (angles - hand.limits_upper).clamp_min(0) + (hand.limits_lower - angles).clamp_min(0)
-
-
 def fit_energy(
     hand: HandModel,
     variables: dict[str, Tensor],
@@ -105,7 +99,7 @@ def fit_energy(
 
     angles = pose_to_anatomical(variables["pose"], hand)
     prior = (
-        (limit_excess(hand, variables["pose"]) / 0.05).square().sum((1, 2))
+        (limit_violation(variables["pose"], hand) / 0.05).square().sum((1, 2))
         + ((variables["pose"] - hand.mean_pose) / 0.9).square().sum(1)
         + (angles[..., 2] / 0.15).square().sum(1)
         + variables["shape"].square().sum(1)
