@@ -17,7 +17,7 @@ def evaluate(
     refine: int = typer.Option(0, min=0, help="Steps of the testing refinement."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     csv_file: Path | None = typer.Option(None, "--csv", help="Add the figures as rows to this results file."),
-    note: str = typer.Option("", help="What the rows of --csv say of the model (a commit, a run)."),
+    commit: str = typer.Option("", help="The commit that the rows of --csv name."),
 ) -> None:
     """Print 2D error (pixels of a 224-px crop), PA-MPJPE and root-relative error (mm) and the share of right sides.
 
@@ -30,13 +30,20 @@ def evaluate(
 
     estimator = HandEstimator(model, device=device, refine=refine)
     rows = []
-    for name in ("val2d.jsonl", "val3d.jsonl"):
-        for source, figures in by_source(measure(estimator, folder, name)).items():
+    for name in ("val2d", "val3d"):
+        for source, figures in by_source(measure(estimator, folder, f"{name}.jsonl")).items():
             text = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
-            typer.echo(f"{name:12} {source:14} {text}")
+            typer.echo(f"{name:6} {source:14} {text}")
             shown = {k: round(v, 4) for k, v in figures.items()}
             rows.append(
-                {"model": estimator.name, "refine": refine, "note": note, "fixture": name, "source": source, **shown}
+                {
+                    "model": estimator.name,
+                    "refine": refine,
+                    "commit": commit,
+                    "fixture": name,
+                    "source": source,
+                    **shown,
+                }
             )
     if csv_file is not None:
         append_rows(csv_file, rows)
