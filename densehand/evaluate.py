@@ -19,7 +19,7 @@ import numpy as np
 from densehand.errors import InputError
 from densehand.files import write_atomically
 from densehand.images import read_image
-from densehand.metrics import pa_mpjpe, root_relative_error
+from densehand.metrics import keypoint_error, pa_mpjpe, root_relative_error
 from densehand.pipeline import HandBox, HandEstimator
 from densehand.result import Hand
 
@@ -69,7 +69,7 @@ def measure(
         hand = estimator(read_image(Path(folder) / row["image"]), [HandBox(box)])[0]
         visible = np.asarray(row.get("visible", [True] * 21))
         pixel = 1.5 * max(box[2] - box[0], box[3] - box[1]) / CROP
-        error = np.linalg.norm(hand.keypoints_2d - np.asarray(row["keypoints_px"]), axis=1)[visible] / pixel
+        error = keypoint_error(hand.keypoints_2d, row["keypoints_px"])[visible] / pixel
         pa = root = None
         if row.get("joints_mm"):
             target = np.asarray(row["joints_mm"], float)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from densehand.files import write_atomically
 from densehand.hand.anatomy import limit_violation, pose_to_anatomical
 from densehand.hand.model import HandModel
 
@@ -40,7 +41,8 @@ class Fits:
     labels: Float[Tensor, "n 21 2"]
 
     def save(self, path: Path | str) -> None:
-        np.savez_compressed(path, **{k: v.numpy(force=True) for k, v in vars(self).items()})
+        with write_atomically(path) as temporary:
+            np.savez_compressed(temporary, **{k: v.numpy(force=True) for k, v in vars(self).items()})
 
     @classmethod
     def load(cls, path: Path | str) -> Fits:

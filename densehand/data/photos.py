@@ -41,18 +41,6 @@ class PhotoSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def subset(self, index: np.ndarray) -> PhotoSet:
-        rows = torch.as_tensor(index, device=self.images.device)
-        return PhotoSet(
-            images=self.images[rows],
-            keypoints=self.keypoints[rows],
-            world=self.world[rows],
-            score=self.score[rows],
-            mirrored=self.mirrored[rows],
-            names=[self.names[i] for i in index],
-            sources=[self.sources[i] for i in index],
-        )
-
 
 def held_back(frame: str, every: int = 12, block: int = 40) -> bool:
     """Whether a crop belongs to the held-back share: whole blocks of neighbouring frames, because many are video.

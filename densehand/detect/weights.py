@@ -12,6 +12,7 @@ from torch import nn
 
 from densehand.detect.model import DetectorNet
 from densehand.errors import WeightsError
+from densehand.files import write_bytes
 from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, load_state
 
 NAME = "detector"
@@ -55,9 +56,9 @@ def save_net(net: DetectorNet, path: str | Path, **card: Any) -> ModelCard:
         **card,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    write_bytes(path, data)
     text = json.dumps(asdict(filled), indent=2, ensure_ascii=False) + "\n"
-    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    write_bytes(path.with_suffix(".json"), text.encode())
     return filled
 
 

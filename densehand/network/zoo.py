@@ -20,6 +20,7 @@ from safetensors.torch import save as serialise_safetensors
 from torch import Tensor, nn
 
 from densehand.errors import InputError, WeightsError
+from densehand.files import write_bytes
 from densehand.network.config import CONFIGS, DHPEConfig
 from densehand.network.estimator import DHPE
 from densehand.network.fuse import fuse_batch_norms
@@ -187,18 +188,9 @@ def save_weights(
         **(card or {}),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, data)
-    _write_whole(path.with_suffix(".json"), (json.dumps(asdict(filled), indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, data)
+    write_bytes(path.with_suffix(".json"), (json.dumps(asdict(filled), indent=2, ensure_ascii=False) + "\n").encode())
     return filled
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_card(name: str, folder: str | os.PathLike[str] | None = None) -> ModelCard:

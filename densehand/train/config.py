@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from densehand.data.augment import Augmentation
 
@@ -81,7 +81,3 @@ def paper_config(**changes: object) -> TrainConfig:
     )  # fmt: skip
     config = TrainConfig(model="dhpe-paper", out="runs/dhpe-paper", size=224, mask_terms_share=1.0, weights=weights)
     return replace(config, **changes)  # type: ignore[arg-type]
-
-
-def option_names() -> list[str]:
-    return [f.name for f in fields(TrainConfig)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from densehand import losses
@@ -90,13 +90,13 @@ def mask_terms(network: DHPE, estimate: Estimate, batch: TrainingBatch, config: 
         foreground = batch.images[chosen] * batch.mask[chosen, None]
         terms["features"] = losses.features(estimate.features[chosen], network.extract_features(foreground))
     if w.shape or w.laplacian:
-        h = estimate.parameters[-1][chosen]
-        vertices, skeleton = network.mesh(h)
+        h, skeleton = estimate.parameters[-1][chosen], estimate.skeletons[-1][chosen]
         if w.shape:
             rendered = network.render_mask(h, batch.mask.shape[-1])
             weight = losses.hierarchical_weight(skeleton, batch.keypoints[chosen], batch.keypoint_weight[chosen])
             terms["shape"] = losses.shape(rendered, batch.mask[chosen]) * (weight if w.hierarchical else 1.0)
         if w.laplacian:
+            vertices, _ = network.mesh(h)
             terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(cast(HandModel, network.hand).faces))
     return terms
 
@@ -153,7 +153,3 @@ class Training(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def count_parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())

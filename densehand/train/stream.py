@@ -74,28 +74,27 @@ class SynthPool:
     def __init__(self, synthesizer: Synthesizer, pool: int, seed: int):
         self.synthesizer, self.seed = synthesizer, seed
         self.slots = max(1, pool // CHUNK)
-        self.chunks: dict[int, tuple[int, Records]] = {}  # slot → (chunk number, records)
-        self.joined: Records | None = None
+        self.held = [-1] * self.slots  # the chunk that each slot holds
+        self.ring: Records | None = None
 
     def records(self, used: int, replay: float) -> Records:
         """The ring after `used` synthetic pictures have been seen in training."""
         due = self.slots + int(used / max(replay, 1.0) / CHUNK)
-        changed = self.joined is None
         for number in range(due - self.slots, due):
             slot = number % self.slots
-            if slot not in self.chunks or self.chunks[slot][0] != number:
+            if self.held[slot] != number:
                 generator = seeded(self.synthesizer.device, self.seed, 1, number)
-                records = self.synthesizer.records(CHUNK, generator)
-                self.chunks[slot] = (number, records)
-                if self.joined is not None:
-                    rows = slice(slot * CHUNK, (slot + 1) * CHUNK)
-                    for name, value in vars(records).items():
-                        getattr(self.joined, name)[rows] = value
-                changed = changed or self.joined is None
-        if self.joined is None:
-            parts = [self.chunks[s][1] for s in sorted(self.chunks)]
-            self.joined = Records(**{n: torch.cat([getattr(p, n) for p in parts]) for n in vars(parts[0])})
-        return self.joined
+                self._put(slot, self.synthesizer.records(CHUNK, generator))
+                self.held[slot] = number
+        assert self.ring is not None  # at least one slot was due
+        return self.ring
+
+    def _put(self, slot: int, chunk: Records) -> None:
+        if self.ring is None:
+            sizes = {name: (self.slots * CHUNK, *value.shape[1:]) for name, value in vars(chunk).items()}
+            self.ring = Records(**{name: getattr(chunk, name).new_empty(size) for name, size in sizes.items()})
+        for name, value in vars(chunk).items():
+            getattr(self.ring, name)[slot * CHUNK : (slot + 1) * CHUNK] = value
 
 
 class BatchStream:
