@@ -18,7 +18,7 @@ from densehand.data.readers.common import BadLabel, Dataset
 from densehand.data.sample import Sample
 from densehand.errors import InputError
 
-_MODULES = ("own", "freihand", "ho3d", "rhd", "stb")
+_MODULES = ("own", "freihand", "ho3d", "rhd", "stb", "coco", "interhand")
 
 __all__ = ["BadLabel", "Dataset", "dataset", "dataset_names", "missing_files", "read_dataset"]
 
