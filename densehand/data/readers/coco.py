@@ -101,6 +101,8 @@ def _find(root: Path, file_name: Any, folders: Sequence[str]) -> Path:
 def _sample(name: str, image: Path, annotation: dict, about: dict, order: str) -> Sample:
     points = common.ordered(common.triples(annotation["keypoints"], 21, "keypoints"), order)
     sample = Sample(name, image, _side(annotation, about["file_name"]), common.corners(annotation["bbox"]))
+    if "joint_cam" not in annotation:
+        points = _labelled(points)
     sample.keypoints_2d, sample.visible = points[:, :2], points[:, 2] > 0
     if "joint_cam" in annotation:
         sample.joints_3d = common.ordered(common.numbers(annotation["joint_cam"], (21, 3), "joint_cam"), order) / 1000
@@ -138,6 +140,7 @@ def _cmu_multiview(name: str, _: bytes, row: dict, root: Path) -> Sample:
 
 def _cmu_sample(name: str, image: Path, points: Any, side: str | None) -> Sample:
     values = common.triples(points, 21, "keypoints")
+    values = _labelled(values)
     visible = values[:, 2] == 1
     return Sample(name, image, side, common.tight(values[:, :2], visible), values[:, :2], visible)
 
@@ -168,7 +171,13 @@ def _person_labels(name: str, image: Path, annotation: dict, side: str) -> Sampl
     box = common.corners(annotation[f"{side}hand_box"])
     if not np.any(points[:, 2] > 0):
         raise BadLabel("valid hand without a labelled keypoint")
+    points = _labelled(points)
     return Sample(name, image, side, box, points[:, :2], points[:, 2] > 0)
+
+
+def _labelled(points: np.ndarray) -> np.ndarray:
+    """x, y, v with NaN for the places of points that are not labelled (files say 0, 0)."""
+    return np.where(points[:, 2:] > 0, points, [np.nan, np.nan, 0.0])
 
 
 _2D = ("side", "box", "keypoints_2d")
