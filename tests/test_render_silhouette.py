@@ -1,5 +1,8 @@
 """Silhouette against exact polygon areas and supersampled truth; gradients against differences of that truth."""
 
+from collections.abc import Callable
+from functools import cache, partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,19 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densehand.render import edge_table, rasterise, silhouette
+from densehand.render import edge_table, rasterise
+from densehand.render import silhouette as any_silhouette
 from densehand.render.union import LIMIT
+
+Silhouette = Callable[..., torch.Tensor]
+
+
+@pytest.fixture(scope="module", params=["torch", "numba"])
+def silhouette(request: pytest.FixtureRequest) -> Silhouette:
+    """Every test of this file is for each of the backends."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    return partial(any_silhouette, backend=request.param)
 
 
 def supersampled(vertices: torch.Tensor, faces: torch.Tensor, size: int, n: int = 32) -> torch.Tensor:
@@ -53,7 +67,7 @@ def area(polygon: list) -> float:
     )
 
 
-def test_equals_exact_areas_of_one_and_two_triangles() -> None:
+def test_equals_exact_areas_of_one_and_two_triangles(silhouette: Silhouette) -> None:
     rng, size = np.random.default_rng(0), 10
     for _ in range(12):
         corners = rng.uniform(-4, 14, (2, 3, 2))
@@ -75,7 +89,7 @@ def test_equals_exact_areas_of_one_and_two_triangles() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_equals_supersampled_truth(dtype: torch.dtype) -> None:
+def test_equals_supersampled_truth(silhouette: Silhouette, dtype: torch.dtype) -> None:
     size = 40
     for seed in range(4):
         vertices, faces = torus(size, seed)
@@ -84,7 +98,7 @@ def test_equals_supersampled_truth(dtype: torch.dtype) -> None:
         assert ((truth > 0) & (truth < 1)).sum() > 100
 
 
-def test_open_meshes_are_seen_from_both_sides() -> None:
+def test_open_meshes_are_seen_from_both_sides(silhouette: Silhouette) -> None:
     size = 40
     for seed in range(3):
         vertices, faces = torus(size, seed)
@@ -96,32 +110,39 @@ def test_open_meshes_are_seen_from_both_sides() -> None:
         torch.testing.assert_close(silhouette(vertices, turned, (size, size)), plain)
 
 
-@pytest.mark.parametrize("seed", [0, 2])
-def test_gradients_equal_differences_of_the_supersampled_truth(seed: int) -> None:
-    size = 32
+@cache
+def moved(seed: int, size: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, tuple]]:
+    """A torus, a weighting of the picture, and motions of the vertices with the weighted truth's change along each."""
     vertices, faces = torus(size, seed)
     row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     weight = (torch.sin(column / 5 + seed) * torch.cos(row / 4)).double()
     centred = (vertices - size / 2) / size
-    moves = {  # smooth motions of the vertices, about a pixel each
+    moves = {  # smooth, about a pixel each
         "right": torch.tensor([1.0, 0, 0]).expand_as(vertices),
         "down": torch.tensor([0.0, 1, 0]).expand_as(vertices),
         "grow": centred * torch.tensor([2.0, 2, 0]),
         "turn": torch.stack([-centred[:, 1], centred[:, 0], torch.zeros(len(vertices))], dim=1) * 2,
         "bend": torch.stack([torch.sin(6 * centred[:, 1]), centred[:, 0] ** 2, torch.zeros(len(vertices))], dim=1),
     }
+    h, changes = 0.125, {}
     for name, move in moves.items():
-        leaf = vertices.clone().requires_grad_()
-        (silhouette(leaf, faces, (size, size)) * weight).sum().backward()
-        h = 0.125
         ahead, behind = (supersampled(vertices + s * h * move, faces, size, 64) for s in (1, -1))
-        expected = ((ahead - behind) * weight).sum() / (2 * h)
+        changes[name] = (move, ((ahead - behind) * weight).sum() / (2 * h))
+    return vertices, faces, weight, changes
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_gradients_equal_differences_of_the_supersampled_truth(silhouette: Silhouette, seed: int) -> None:
+    vertices, faces, weight, changes = moved(seed)
+    leaf = vertices.clone().requires_grad_()
+    (silhouette(leaf, faces, weight.shape) * weight).sum().backward()
+    assert leaf.grad[:, 2].abs().max() == 0
+    for name, (move, expected) in changes.items():
         found = (leaf.grad * move).sum()
         assert abs(found - expected) < 0.01 * (leaf.grad * move).abs().sum(), name
-        assert leaf.grad[:, 2].abs().max() == 0
 
 
-def test_gradcheck_where_outlines_cross() -> None:
+def test_gradcheck_where_outlines_cross(silhouette: Silhouette) -> None:
     torch.manual_seed(0)
     for faces in (torch.arange(9).view(3, 3), torch.tensor([[0, 1, 2], [2, 1, 3], [4, 5, 6], [7, 8, 4]])):
         vertices = (torch.rand(9, 3, dtype=torch.float64) * 8 - 1).requires_grad_()
@@ -132,7 +153,7 @@ def test_gradcheck_where_outlines_cross() -> None:
     )
 
 
-def test_edges_inside_the_mask_have_no_gradient() -> None:
+def test_edges_inside_the_mask_have_no_gradient(silhouette: Silhouette) -> None:
     large = torch.tensor([[1.0, 1, 5], [30, 2, 5], [3, 30, 5]])
     small = torch.tensor([[5.3, 5.2, 1], [9.1, 6.4, 1], [6.7, 10.8, 1]])
     vertices = torch.cat([large, small]).requires_grad_()
@@ -140,7 +161,7 @@ def test_edges_inside_the_mask_have_no_gradient() -> None:
     assert vertices.grad[3:].abs().max() == 0 and (vertices.grad[:3, :2].abs().sum(dim=1) > 1).all()
 
 
-def test_parts_outside_the_picture() -> None:
+def test_parts_outside_the_picture(silhouette: Silhouette) -> None:
     vertices, faces = torus(40, 2)
     whole = silhouette(vertices, faces, (40, 40))
     window = silhouette(vertices - torch.tensor([14.0, 9.0, 0]), faces, (17, 11))
@@ -151,7 +172,7 @@ def test_parts_outside_the_picture() -> None:
     assert silhouette(cover, torch.tensor([[0, 1, 2]]), (9, 9)).min() == 1
 
 
-def test_axis_aligned_edges_on_pixel_lines() -> None:
+def test_axis_aligned_edges_on_pixel_lines(silhouette: Silhouette) -> None:
     # a rectangle on whole pixels, and on halves
     for shift, side in ((0.0, 1.0), (0.5, 0.5)):
         x0, x1, y0, y1 = 2 + shift, 6 + shift, 1 + shift, 4 + shift
@@ -160,7 +181,7 @@ def test_axis_aligned_edges_on_pixel_lines() -> None:
         assert mask.sum() == 12 and mask[2, 3] == 1 and mask[2, 2] == side and mask[1, 4] == side
 
 
-def test_batches_tables_and_doubled_meshes() -> None:
+def test_batches_tables_and_doubled_meshes(silhouette: Silhouette) -> None:
     pairs = [torus(30, seed, waves=0.0) for seed in (3, 4)]
     faces = pairs[0][1]
     stacked = torch.stack([v for v, _ in pairs]).view(2, 1, -1, 3)
@@ -178,7 +199,7 @@ def test_batches_tables_and_doubled_meshes() -> None:
     assert silhouette(vertices, faces_changed, (30, 30)).sum() < both[0, 0].sum()  # changed in place: not the old table
 
 
-def test_bad_faces_are_left_out() -> None:
+def test_bad_faces_are_left_out(silhouette: Silhouette) -> None:
     vertices, faces = torus(24, 5)
     clean = silhouette(vertices, faces, (24, 24))
     extra = torch.tensor([[torch.nan, 1, 1], [torch.inf, 2, 2], [1, 1, torch.nan], [9, 9, -5.0], [2, 2, 2]]).double()
@@ -195,7 +216,7 @@ def test_bad_faces_are_left_out() -> None:
     torch.testing.assert_close(near, silhouette(vertices, kept, (24, 24)))
 
 
-def test_meshes_smaller_than_a_pixel_keep_their_area() -> None:
+def test_meshes_smaller_than_a_pixel_keep_their_area(silhouette: Silhouette) -> None:
     vertices, faces = torus(40, 0)
     area_px = float(silhouette(vertices, faces, (40, 40)).sum())
     for scale in (0.02, 0.05):
@@ -209,7 +230,7 @@ def test_meshes_smaller_than_a_pixel_keep_their_area() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(*[st.floats(-6, 14, width=32)] * 2), min_size=3, max_size=12), st.booleans())
-def test_any_triangles(points: list, double: bool) -> None:
+def test_any_triangles(silhouette: Silhouette, points: list, double: bool) -> None:
     flat = torch.tensor(points, dtype=torch.float64 if double else torch.float32)
     vertices = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1).requires_grad_()
     faces = torch.arange(len(points) // 3 * 3).view(-1, 3)

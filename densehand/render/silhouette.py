@@ -14,17 +14,22 @@ outlines meet or fold are left to `union`.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densehand.errors import DependencyError, InputError
 from densehand.render.edges import EdgeTable, Outline, edge_table, outline
 from densehand.render.rasterise import check_mesh
 from densehand.render.union import LIMIT, union
 
-__all__ = ["silhouette"]
+__all__ = ["Backend", "silhouette"]
+
+Backend = Literal["auto", "torch", "numba"]
 
 
 class _Pieces(NamedTuple):
@@ -50,6 +55,7 @@ def silhouette(
     size: tuple[int, int],
     *,
     near: float | None = None,
+    backend: Backend = "auto",
 ) -> Float[Tensor, "*b H W"]:
     """Share of each pixel's square that the mesh covers, differentiable in x and y.
 
@@ -58,19 +64,47 @@ def silhouette(
         faces: corner indices, or `edge_table(faces)` to spare the look-up. Closed or open, any orientation.
         size: (height, width) in pixels.
         near: leave out faces with a corner at or in front of this depth.
+        backend: "torch" runs on every device; "numba" is compiled on its first use, for float32 and float64 on the
+            CPU; "auto" takes numba where it is installed and can be used, else torch. Same values and gradients up to
+            rounding.
 
     Faces without area or with a coordinate that is not finite are left out. Cost follows the outline's length in
     pixels. In pixels crossed by more than `union.LIMIT` pieces (meshes a few pixels small) min(∫k / n, 1) stands for
     the union.
 
     Raises:
-        InputError: shapes do not fit, or a face names a vertex that is not there.
+        InputError: shapes do not fit, a face names a vertex that is not there, or the backend cannot do this tensor.
+        DependencyError: numba is asked for and not installed.
     """
     table = faces if isinstance(faces, EdgeTable) else edge_table(faces)
     check_mesh(vertices, table.faces, size)
     flat = vertices.reshape(math.prod(vertices.shape[:-2]), *vertices.shape[-2:])
-    mask = _Coverage.apply(flat, table, size, near)
+    mask = _path(flat, backend)(flat, table, size, near)
     return mask.view(*vertices.shape[:-2], *size)
+
+
+def _path(vertices: Tensor, backend: Backend) -> Callable[..., Tensor]:
+    """The backend's function of (vertices, table, size, near)."""
+    if backend not in get_args(Backend):
+        raise InputError(f"no backend {backend!r} of the silhouette; use one of {', '.join(get_args(Backend))}")
+    fits = vertices.device.type == "cpu" and vertices.dtype in (torch.float32, torch.float64)
+    if backend == "numba" and not fits:
+        kind = f"{vertices.dtype} on {vertices.device}"
+        raise InputError(f'backend "numba" renders float32 and float64 on the CPU, not {kind}; use "auto" or "torch"')
+    compiled = _compiled() if fits and backend != "torch" else None
+    if backend == "numba" and compiled is None:
+        raise DependencyError('backend "numba" needs numba: pip install "densehand[fast]", or use "auto"')
+    return compiled or _Coverage.apply
+
+
+@cache
+def _compiled() -> Callable[..., Tensor] | None:
+    """The path through numba, None where numba is not installed or refuses this numpy."""
+    try:
+        from densehand.render.silhouette_numba import coverage
+    except ImportError:
+        return None
+    return coverage
 
 
 class _Coverage(torch.autograd.Function):
