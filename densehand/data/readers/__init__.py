@@ -18,7 +18,9 @@ from densehand.data.readers.common import BadLabel, Dataset
 from densehand.data.sample import Sample
 from densehand.errors import InputError
 
-_MODULES = ("own", "freihand", "ho3d", "rhd", "stb", "coco", "interhand")
+_MODULES = (
+    "own", "freihand", "ho3d", "rhd", "stb", "coco", "interhand", "h2o", "fpha", "dexycb", "dexter", "ego2hands",
+)  # fmt: skip
 
 __all__ = ["BadLabel", "Dataset", "dataset", "dataset_names", "missing_files", "read_dataset"]
 
