@@ -127,6 +127,18 @@ def test_no_labels_make_it_crash(box, keypoints, joints, visible, image, mask):
             assert draw_tile(sample, shown).shape == (TILE, TILE, 3)
 
 
+def test_two_hands_of_a_picture_read_it_once(tmp_path, monkeypatch):
+    picture(tmp_path / "a.png")
+    reads = []
+    read = Sample.read_image
+    monkeypatch.setattr(Sample, "read_image", lambda sample: reads.append(sample.name) or read(sample))
+    report = Report()
+    for name, image in (("1", "a.png"), ("2", "a.png"), ("3", "none.png"), ("4", "none.png"), ("5", "a.png")):
+        shown = report.add(Sample(name, tmp_path / image))
+        assert (shown is None) == (image == "none.png")
+    assert reads == ["1", "3", "5"] and report.faults["unreadable image"] == 2
+
+
 def test_the_sheet_shows_the_labels():
     image = np.zeros((224, 224, 3), np.uint8)
     mask = np.zeros((224, 224), bool)

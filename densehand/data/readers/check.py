@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -60,8 +61,10 @@ class Report:
 
     def _picture(self, sample: Sample) -> np.ndarray | str:
         """The picture or why there is none; that of the sample before is kept, as two hands share one."""
-        if self._image is not None and self._image[0] is sample.image:
-            return self._image[1]
+        if self._image is not None:
+            before = self._image[0]
+            if before is sample.image or (isinstance(before, Path) and before == sample.image):
+                return self._image[1]
         try:
             image: np.ndarray | str = sample.read_image()
         except DensehandError as error:

@@ -20,8 +20,6 @@ from densehand.hand.keypoints import ORDERS
 MAX_LABELS = 8 * 2**30
 """Largest label file read, bytes: InterHand2.6M's is the largest known, some gigabytes."""
 
-LIST, FLOAT = (np.ndarray, list, tuple), np.float64
-
 
 class BadLabel(ValueError):
     """The labels of one sample cannot be used; the message becomes `Sample.problem`."""
@@ -90,7 +88,7 @@ def read_json(path: Path, kind: type = dict, limit: int = MAX_LABELS) -> Any:
 def numbers(values: Any, shape: Sequence[int], what: str) -> Float[np.ndarray, "..."]:
     """Nested lists (null: NaN) → float64 of a shape. Raises BadLabel, for a wrong number of joints saying so."""
     try:
-        array = np.array(values, dtype=FLOAT)  # None becomes NaN
+        array = np.array(values, dtype=np.float64)  # None becomes NaN
     except (ValueError, TypeError) as error:
         raise BadLabel(f"{what} is not an array of numbers") from error
     if array.shape != tuple(shape):
@@ -102,7 +100,7 @@ def numbers(values: Any, shape: Sequence[int], what: str) -> Float[np.ndarray, "
 
 def triples(values: Any, count: int, what: str) -> Float[np.ndarray, "count 3"]:
     """x, y, v of each keypoint, flat as in COCO or nested. Raises BadLabel."""
-    array = np.asarray(values, dtype=FLOAT)
+    array = np.asarray(values, dtype=np.float64)
     if array.ndim == 1 and len(array) % 3 == 0:
         array = array.reshape(-1, 3)
     return numbers(array, (count, 3), what)
@@ -121,7 +119,7 @@ def project(joints: Float[np.ndarray, "n 3"], camera: Float[np.ndarray, "3 3"]) 
 
 
 def intrinsics(fx: float, fy: float, cx: float, cy: float) -> Float[np.ndarray, "3 3"]:
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=FLOAT)
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
 
 
 def corners(box: Any) -> Float[np.ndarray, "4"]:
@@ -153,7 +151,7 @@ def turned(rotation: Float[np.ndarray, "3"], by: Float[np.ndarray, "3 3"]) -> Fl
     """Axis-angle of `by · R(rotation)`."""
     import cv2
 
-    return cv2.Rodrigues(by @ cv2.Rodrigues(np.asarray(rotation, FLOAT))[0])[0].ravel()
+    return cv2.Rodrigues(by @ cv2.Rodrigues(np.asarray(rotation, np.float64))[0])[0].ravel()
 
 
 def inside(root: Path, relative: Any) -> Path:
