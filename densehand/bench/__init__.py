@@ -1,0 +1,1 @@
+"""Measurements of speed, beside the peers where they are installed."""
