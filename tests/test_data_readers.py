@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -363,3 +363,19 @@ def test_stb(tmp_path, images):
     scipy_io.savemat(tmp_path / "labels" / "B1Counting_BB.mat", {"other": published})
     with pytest.raises(InputError, match="handPara"):
         list(read_dataset("stb", tmp_path, "test"))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flips=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=6), cut=st.integers(0, 10240))
+def test_no_shard_makes_reading_crash(tmp_path, flips, cut):
+    small = json.dumps({"side": "left", "box": [0, 0, 2, 2]}).encode()
+    shard(tmp_path / "0.tar", [("a.json", small), ("a.png", png(np.zeros((3, 3, 3), np.uint8))), ("b.json", small)])
+    data = bytearray((tmp_path / "0.tar").read_bytes())
+    for place, value in flips:
+        data[place] = value
+    (tmp_path / "0.tar").write_bytes(data[: cut or None])
+    for sample in read_dataset("densehand", tmp_path):
+        try:
+            assert sample.read_image().ndim == 3
+        except InputError:
+            continue
