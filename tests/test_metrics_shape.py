@@ -162,6 +162,9 @@ def test_f_scores_by_hand():
     # At 5: 1 of 4 predicted, 1 of 2 target points; at 15: 2 of 4 and 1 of 2.
     assert f_scores(predicted, target) == pytest.approx([2 * 0.25 * 0.5 / 0.75, 0.5])
     assert f_scores(target + (0, 5, 0), target) == [0.0, 1.0], "exactly at the threshold is not nearer"
+    # One of two points is exactly at the threshold: precision (or recall) ½, the other 1.
+    pair = np.array([[0.0, 0, 0], [0, 5, 0]])
+    assert f_scores(pair, pair[:1]) == f_scores(pair[:1], pair) == pytest.approx([2 / 3, 1.0])
 
 
 @settings(max_examples=20, deadline=None)
