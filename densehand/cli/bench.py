@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def render(
     what: str = typer.Option(
-        "", help="Comma-separated: " + ", ".join(_CONTESTANTS) + "; without, the first installed."
+        "", help="Comma-separated: " + ", ".join(_CONTESTANTS) + "; without it the first three, where installed."
     ),
     batches: str = typer.Option("1,8,32,256", help="Numbers of hands."),
     sizes: str = typer.Option("224,512", help="Sides of the picture in pixels."),
