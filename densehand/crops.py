@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class CropAnswer:
 
     keypoints: np.ndarray  # the refiner's last 2D skeleton, nearer to the photo than the mesh's projection
     confidence: np.ndarray
-    h: dict[str, np.ndarray]
+    h: dict[str, np.ndarray]  # decoded, in the parameters of the result's hand model
+    code: np.ndarray  # the network's own 63 numbers
     vertices: np.ndarray
     joints: np.ndarray
     right: float  # log-odds of a right hand in the photo
@@ -65,6 +66,21 @@ class CropReader:
             answers += self._read(estimate, h, [crop.mirrored for _, crop in part])
         return answers
 
+    def refine_fast(self, answers: list[CropAnswer]) -> list[CropAnswer]:
+        """The answers after the fast refinement (`densehand/refine_fast.py`); the network is not run."""
+        from densehand.refine_fast import refine_fast
+
+        refined: list[CropAnswer] = []
+        for start in range(0, len(answers), self.batch):
+            part = answers[start : start + self.batch]
+            h, keypoints, confidence = (
+                torch.from_numpy(np.stack([getattr(answer, name) for answer in part])).to(self.device)
+                for name in ("code", "keypoints", "confidence")
+            )
+            meshes = self._meshes(refine_fast(cast(HandModel, self.network.hand), h, keypoints, confidence).h)
+            refined += [replace(answer, **mesh) for answer, mesh in zip(part, meshes, strict=True)]
+        return refined
+
     def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Float[torch.Tensor, "b 63"]:
         if steps == 0:
             return estimate.parameters[-1]
@@ -74,30 +90,37 @@ class CropReader:
 
     def _read(self, estimate: Estimate, h: torch.Tensor, mirrored: list[bool]) -> list[CropAnswer]:
         """Bring a batch's answers to the CPU, one a crop."""
-        parameters = decode(h)
-        mesh = self.network.hand(parameters.pose, parameters.shape, parameters.rotation)
-        if self.hand is not self.network.hand:
-            parameters = retarget(self.hand, parameters, mesh.joints)
-            mesh = self.hand(parameters.pose, parameters.shape, parameters.rotation)
         columns: dict[str, np.ndarray] = {
             name: value.float().cpu().numpy()
             for name, value in {
                 "keypoints": estimate.keypoints[-1], "confidence": estimate.keypoint_confidence,
-                "vertices": mesh.vertices, "joints": mesh.joints,
-                "side": estimate.side_logit, "hand": estimate.hand_logit, **parameters._asdict(),
+                "side": estimate.side_logit, "hand": estimate.hand_logit,
             }.items()
         }  # fmt: skip
         return [
             CropAnswer(
                 keypoints=columns["keypoints"][k],
                 confidence=columns["confidence"][k],
-                h={name: columns[name][k] for name in parameters._fields},
-                vertices=columns["vertices"][k],
-                joints=columns["joints"][k],
+                **mesh,
                 right=float(np.clip(columns["side"][k], -CERTAIN, CERTAIN)) * (-1 if flipped else 1),
                 present=probability(float(columns["hand"][k])),
             )
-            for k, flipped in enumerate(mirrored)
+            for k, (flipped, mesh) in enumerate(zip(mirrored, self._meshes(h), strict=True))
+        ]
+
+    def _meshes(self, h: torch.Tensor) -> list[dict[str, Any]]:
+        """For each h, the entries of `CropAnswer` that follow from it."""
+        parameters = decode(h)
+        mesh = self.network.hand(parameters.pose, parameters.shape, parameters.rotation)
+        if self.hand is not self.network.hand:
+            parameters = retarget(self.hand, parameters, mesh.joints)
+            mesh = self.hand(parameters.pose, parameters.shape, parameters.rotation)
+        decoded = {name: value.float().cpu().numpy() for name, value in parameters._asdict().items()}
+        columns = {"code": h, "vertices": mesh.vertices, "joints": mesh.joints}
+        arrays = {name: value.float().cpu().numpy() for name, value in columns.items()}
+        return [
+            {"h": {name: value[k] for name, value in decoded.items()}, **{n: value[k] for n, value in arrays.items()}}
+            for k in range(len(h))
         ]
 
 

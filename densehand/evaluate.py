@@ -33,6 +33,7 @@ class Measured:
     row: dict[str, Any]
     hand: Hand
     error_px: np.ndarray  # of the visible keypoints
+    mesh_px: np.ndarray  # of the same keypoints as the mesh projects them
     pa_mm: float | None
     root_mm: float | None
     side_right: bool | None
@@ -69,22 +70,26 @@ def measure(
         hand = estimator(read_image(Path(folder) / row["image"]), [HandBox(box)])[0]
         visible = np.asarray(row.get("visible", [True] * 21))
         pixel = 1.5 * max(box[2] - box[0], box[3] - box[1]) / CROP
-        error = keypoint_error(hand.keypoints_2d, row["keypoints_px"])[visible] / pixel
+        error, mesh = (
+            keypoint_error(found, row["keypoints_px"])[visible] / pixel
+            for found in (hand.keypoints_2d, hand.project(hand.joints_3d))
+        )
         pa = root = None
         if row.get("joints_mm"):
             target = np.asarray(row["joints_mm"], float)
             pa = pa_mpjpe(hand.joints_3d * 1000.0, target)
             root = root_relative_error(hand.joints_3d * 1000.0, target)
         side_right = None if row.get("side") is None else hand.side == row["side"]
-        results.append(Measured(row, hand, error, pa, root, side_right))
+        results.append(Measured(row, hand, error, mesh, pa, root, side_right))
         tick()
     return results
 
 
 def summary(results: list[Measured]) -> dict[str, float]:
-    """Figures of a set of hands. `median_px` and `mean_px` are over keypoints, `pa_mm` and `root_mm` over hands."""
+    """Figures of a set of hands: `median_px`, `mean_px`, `mesh_px` (a mean) over keypoints, others over hands."""
     errors = np.concatenate([r.error_px for r in results])
     figures = {"hands": len(results), "median_px": float(np.median(errors)), "mean_px": float(errors.mean())}
+    figures["mesh_px"] = float(np.concatenate([r.mesh_px for r in results]).mean())
     for key in ("pa_mm", "root_mm"):
         values = [getattr(r, key) for r in results if getattr(r, key) is not None]
         if values:

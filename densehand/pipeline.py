@@ -36,6 +36,7 @@ from densehand.hand import HandModel
 from densehand.metrics import box_iou
 from densehand.network.zoo import resolve_device
 from densehand.photo import HandBox, Photo, check_box, check_picture
+from densehand.refine_modes import FAST, parse_refine
 from densehand.result import SIDES, Hand, faces_of, mirrored_if_left
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class HandEstimator:
             `DHPE`.
         detector: finds the boxes; by default the packaged one, loaded when it is first needed.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-        refine: steps of the testing refinement on each hand; 0 is none.
+        refine: testing refinement of each hand: "fast", "paper", "off" or a number of gradient steps
+            (docs/refinement.md).
         focal: the camera's focal length in pixels; by default `camera.default_focal` of the photo.
         batch: most crops in one pass of the network.
         hand: hand model of the result: by default the one the network was trained with; another ("mano", or the path of
@@ -92,15 +94,15 @@ class HandEstimator:
         model: str | DHPE = DEFAULT_MODEL,
         detector: Detector | None = None,
         device: str = "auto",
-        refine: int = 0,
+        refine: str | int = FAST,
         focal: float | None = None,
         batch: int = 16,
         hand: str | None = None,
     ) -> None:
         if focal is not None and not (math.isfinite(focal) and focal > 0):
             raise InputError(f"the focal length is a positive number of pixels, not {focal}")
-        if refine < 0 or batch < 1:
-            raise InputError(f"refine is 0 or more and batch 1 or more, not {refine} and {batch}")
+        if batch < 1:
+            raise InputError(f"batch is 1 or more, not {batch}")
         self.device = resolve_device(device)
         network = load_network(model, self.device) if isinstance(model, str) else model.to(self.device)
         self.network = network.eval()
@@ -108,7 +110,7 @@ class HandEstimator:
         self.hand: HandModel = network.hand  # type: ignore[assignment]
         if hand is not None and hand != self.hand.name:
             self.hand = HandModel.load(hand).to(self.device)
-        self.refine, self.focal = refine, focal
+        self.refine, self.focal = parse_refine(refine), focal
         self.crops = CropReader(self.network, self.hand, self.device, batch)
         self._detector = detector
 
@@ -239,9 +241,12 @@ class HandEstimator:
                 chosen[k] = crop, answer, total
             else:
                 chosen[k] = jobs[k].crop, first[k], total
-        if self.refine:  # only now, so that no step is spent on an orientation that is not kept
+        if self.refine == FAST:
+            final = self.crops.refine_fast([answer for _, answer, _ in chosen])
+            chosen = [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
+        elif self.refine:  # only now, so that no step is spent on an orientation that is not kept
             final = self.crops.run(
-                photos, [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)], self.refine
+                photos, [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)], int(self.refine)
             )
             chosen = [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
         return chosen

@@ -30,7 +30,9 @@ def estimator_that_is_off_by(pixels, metres=0.0):
     """An estimator that knows the fixture, moved right and with one joint pulled."""
     joints = (JOINTS - JOINTS[0]) / 1000
     joints[5, 0] += metres
-    hand = SimpleNamespace(keypoints_2d=TRUTH + (pixels, 0), joints_3d=joints, side="left")
+    hand = SimpleNamespace(
+        keypoints_2d=TRUTH + (pixels, 0), joints_3d=joints, side="left", project=lambda points: TRUTH + (2 * pixels, 0)
+    )
     return lambda image, boxes: [hand]
 
 
@@ -40,6 +42,7 @@ def test_errors_are_in_pixels_of_a_224_crop(folder):
     side = max(box[2] - box[0], box[3] - box[1]) * 1.5
     assert result.error_px.shape == (20,), "hidden keypoints are not measured"
     np.testing.assert_allclose(result.error_px, 2.0 * 224 / side)
+    np.testing.assert_allclose(result.mesh_px, 4.0 * 224 / side)
     assert result.pa_mm is None and result.side_right is True
 
 

@@ -27,7 +27,7 @@ def test_finds_its_own_hands(model: HandModel) -> None:
     assert (fit.keypoints - target).norm(dim=-1).mean() < 0.5  # mm
     assert limit_violation(fit.pose, model).max() < 1e-5
     again = model.skeleton(fit.pose, fit.shape, fit.rotation) * fit.scale[:, None, None] + fit.translation[:, None]
-    torch.testing.assert_close(again, fit.keypoints, atol=1e-6, rtol=0)
+    torch.testing.assert_close(again, fit.keypoints, atol=1e-4, rtol=0)  # mm
     turn = quaternion_to_matrix(fit.rotation).mT @ quaternion_to_matrix(rotation)
     angle = ((turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1).acos()
     assert angle.max() < 0.1

@@ -52,7 +52,7 @@ def network(image):
 
 @pytest.fixture(scope="module")
 def estimator(network) -> HandEstimator:
-    return HandEstimator(network, device="cpu", batch=3)
+    return HandEstimator(network, device="cpu", batch=3, refine="off")
 
 
 @pytest.fixture(scope="module")
@@ -209,15 +209,17 @@ def test_a_box_beside_its_hand_looks_again_around_the_hand(network, image, monke
     monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
     monkeypatch.setattr("densehand.pipeline.SAME_BOX", 0.0)
-    (first,) = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
+    (first,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
     monkeypatch.setattr("densehand.pipeline.SAME_BOX", 1.01)  # no box overlaps this well
-    (second,) = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
+    (second,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
     projected = first.project(first.joints_3d)
     expected = np.concatenate([projected.min(axis=0), projected.max(axis=0)])
     np.testing.assert_allclose(second.box, expected, atol=0.05)
-    (around,) = HandEstimator(network, device="cpu")(image, [HandBox(tuple(map(float, second.box)), "right")])
+    (around,) = HandEstimator(network, device="cpu", refine="off")(
+        image, [HandBox(tuple(map(float, second.box)), "right")]
+    )
     np.testing.assert_allclose(second.keypoints_2d, around.keypoints_2d, atol=0.05)
-    (given,) = HandEstimator(network, device="cpu")(image, [HandBox(BOX, "right")])
+    (given,) = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])
     np.testing.assert_array_equal(given.box, np.float32(BOX))
 
 
@@ -229,7 +231,7 @@ def test_given_side_overrules_the_detector(network, image, monkeypatch):
 
 
 def test_score_is_the_geometric_mean_with_the_detectors(network, image):
-    alone = HandEstimator(network, device="cpu")(image, [HandBox(BOX, "right")])[0].score
+    alone = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])[0].score
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
     hands = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
     expected = math.sqrt(alone * 0.9)
@@ -338,7 +340,14 @@ def test_bad_calls(estimator, network, image):
         estimator(image, [HandBox(BOX, "both")])
     with pytest.raises(InputError, match="exclude"):
         estimator(image, [BOX], whole_image=True)
-    for options in ({"focal": 0}, {"focal": float("nan")}, {"refine": -1}, {"batch": 0}, {"device": "tpu"}):
+    for options in (
+        {"focal": 0},
+        {"focal": float("nan")},
+        {"refine": -1},
+        {"refine": "slow"},
+        {"batch": 0},
+        {"device": "tpu"},
+    ):
         with pytest.raises(InputError):
             HandEstimator(network, **options)
     with pytest.raises(InputError, match="dhpe-lite"):
@@ -358,7 +367,7 @@ def test_cuda_agrees_with_the_cpu(estimator, image):
     torch.manual_seed(4)
     model = build_model("dhpe-lite").eval()
     model.load_state_dict(estimator.network.state_dict())
-    on_gpu = HandEstimator(model, device="cuda")
+    on_gpu = HandEstimator(model, device="cuda", refine="off")
     boxes = [HandBox(BOX, "right"), HandBox(BOX, "left")]
     for a, b in zip(estimator(image, boxes), on_gpu(image, boxes), strict=True):
         close(a, b, atol=0.05)
@@ -389,16 +398,17 @@ def test_retargeting_keeps_the_joints_where_they_were():
     assert after.scale.item() > before.scale.item()
 
 
-def test_refinement_draws_the_mesh_to_the_skeleton_on_the_side_chosen(network, image, monkeypatch):
+@pytest.mark.parametrize("mode", [8, "fast"])
+def test_refinement_draws_the_mesh_to_the_skeleton_on_the_side_chosen(network, image, monkeypatch, mode):
     from functools import partial
 
-    from densehand import refine
+    from densehand import refine  # the paper's; the fast one is in tests/test_refine_fast.py
 
     # an untrained network's features are of no use and of any size
     monkeypatch.setattr(refine, "RefineWeights", partial(refine.RefineWeights, features=0.0))
     plain, refined = (
         HandEstimator(network, device="cpu", refine=steps)(image, [HandBox(BOX, "left"), HandBox(BOX, "right")])
-        for steps in (0, 8)
+        for steps in (0, mode)
     )
     assert [hand.side for hand in refined] == ["left", "right"]
     for before, after in zip(plain, refined, strict=True):

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from densehand.cli.common import choices, output_names, progress_bar, say, say_error
+from densehand.cli.refining import refine_option
 from densehand.cli.writers import DEFAULT_FORMATS, FORMATS, write_outputs
 from densehand.errors import DensehandError, InputError
+from densehand.refine_modes import FAST, MODES
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -51,7 +53,7 @@ def predict(
     inputs: list[Path] = typer.Argument(..., metavar="INPUT...", help="Photos, or folders of photos."),
     out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Folder for the results; made where missing."),
     model: str = typer.Option("dhpe-lite", help="Estimator ('densehand models' lists them), or a FILE.safetensors."),
-    refine: int = typer.Option(0, min=0, help="Steps of testing refinement on each hand."),
+    refine: str = typer.Option(FAST, metavar="MODE", help=f"Testing refinement of each hand: {MODES}."),
     boxes: Path = typer.Option(None, metavar="FILE.json", help="Hand boxes, instead of the detector."),
     whole_image: bool = typer.Option(False, "--whole-image", help="Each photo shows one hand and is the crop itself."),
     side: Side = typer.Option(Side.auto, help="The side of hands whose box names none."),
@@ -74,6 +76,7 @@ def predict(
     [b]Example:[/b] densehand predict photo.jpg holiday/ --out hands --write json,overlay,glb
     """
     formats = choices(write, FORMATS, "--write")
+    mode = refine_option(refine)
     if boxes is not None and whole_image:
         raise typer.BadParameter("give either --boxes or --whole-image", param_hint="--whole-image")
     if focal is not None and not 0 < focal < float("inf"):
@@ -87,7 +90,7 @@ def predict(
     paths = find_images(inputs, problems)
     given = BoxFile(boxes) if boxes is not None else None
     ensure_folder(out)
-    estimator = HandEstimator(model, device=device, refine=refine, focal=focal, batch=batch, hand=hand)
+    estimator = HandEstimator(model, device=device, refine=mode, focal=focal, batch=batch, hand=hand)
     if given is None and not whole_image:
         _ = estimator.detector  # a fault of its weights is named once, not for every photo
     for problem in problems:

@@ -5,7 +5,6 @@ Used to measure how well the hand's skeleton agrees with annotated hands, and to
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import roma
@@ -14,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
+from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TURN, Articulation, place
+from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel
 
 _PALM = [0, 1, 5, 9, 13, 17]
-_LAYOUT = {"angles": 45, "shape": 10, "turn": 3, "log_scale": 1, "translation": 3}
 
 
 @dataclass(frozen=True)
@@ -46,64 +46,44 @@ def fit_skeleton(
     deviation of shape, or one radian, is worth. Runs in float64 on the model's device; left hands must be
     mirrored by the caller.
     """
-    device = model.template.device
-    model = _in_double(model)
-    target = keypoints.to(device=device, dtype=torch.float64)
+    target = keypoints.to(device=model.template.device, dtype=torch.float64)
     origin = target[:, :1]
     unit = (target[:, 9] - target[:, 0]).norm(dim=-1)[:, None, None]
     target = (target - origin) / unit
-    relaxed = pose_to_anatomical(model.mean_pose, model)
-    lower, upper = model.limits_lower.flatten(), model.limits_upper.flatten()
-    rest = model.skeleton(anatomical_to_pose(relaxed, model), model.mean_pose.new_zeros(10))
-    turn, scale = _palm_similarity(rest, target)
-    state = torch.cat(
-        [
-            relaxed.flatten().expand(len(target), 45),
-            target.new_zeros(len(target), 10),
-            roma.rotmat_to_rotvec(turn),
-            scale.log()[:, None],
-            target[:, 0] * 0,
-        ],
-        dim=1,
-    )
+    articulation = Articulation(model, target)
+    relaxed = pose_to_anatomical(model.mean_pose.to(target), model)
+    rest = articulation(relaxed[None], target.new_zeros(1, 10)).points[0]
+    base, scale = _palm_similarity(rest, target)
+    start = target.new_zeros(len(target), 62)
+    start[:, ANGLES], start[:, LOG_SCALE] = relaxed.flatten(), scale.log()
+    lower, upper = torch.full_like(start[0], -torch.inf), torch.full_like(start[0], torch.inf)
+    lower[ANGLES], upper[ANGLES] = model.limits_lower.flatten().to(start), model.limits_upper.flatten().to(start)
+    stride = torch.full_like(start[0], 0.5)
+    stride[SHAPE] = 1.0
+    weight = torch.zeros_like(start[0])
+    weight[ANGLES], weight[SHAPE] = pose_weight**2, shape_weight**2
+    centre = torch.zeros_like(start[0])
+    centre[ANGLES] = relaxed.flatten()
 
-    def place(x: Tensor) -> Tensor:
-        angles, shape, turn, log_scale, translation = x.split(list(_LAYOUT.values()), dim=-1)
-        local = model.skeleton(anatomical_to_pose(angles.unflatten(-1, (15, 3)), model), shape)
-        matrix = roma.rotvec_to_rotmat(turn)
-        return (local @ matrix.mT) * log_scale.exp().unsqueeze(-1) + translation.unsqueeze(-2)
-
-    def residual(x: Tensor, y: Tensor) -> Tensor:
-        prior = [pose_weight * (x[..., :45] - relaxed.flatten()), shape_weight * x[..., 45:55]]
-        return torch.cat([(place(x) - y).flatten(-2), *prior], dim=-1)
-
-    jacobian = torch.func.vmap(torch.func.jacfwd(residual))
-    damping = target.new_full((len(target),), 1e-3)
-    error = residual(state, target).square().sum(-1)
-    eye = torch.eye(state.shape[1], dtype=state.dtype, device=device)
-    for _ in range(iterations):
-        j, r = jacobian(state, target), residual(state, target)
-        normal = j.mT @ j
-        diagonal = normal.diagonal(dim1=-2, dim2=-1)
-        step = torch.linalg.solve(
-            normal + damping[:, None, None] * (diagonal[:, None, :] + 1e-4) * eye, (j.mT @ r.unsqueeze(-1)).squeeze(-1)
+    def look(state: Tensor) -> Local:
+        points, by = place(articulation, state, base)
+        residual, jacobian = (points - target).flatten(1), by.flatten(1, 2)
+        off = state - centre
+        return Local(
+            residual.square().sum(-1) + (weight * off.square()).sum(-1),
+            (residual[:, None] @ jacobian)[:, 0] + weight * off,
+            jacobian.mT @ jacobian + torch.diag(weight),
         )
-        trial = state - step
-        trial = torch.cat([trial[:, :45].clamp(lower, upper), trial[:, 45:]], dim=1)
-        trial_error = residual(trial, target).square().sum(-1)
-        better = trial_error < error
-        state = torch.where(better[:, None], trial, state)
-        error = torch.where(better, trial_error, error)
-        damping = torch.where(better, damping / 3, damping * 4).clamp(1e-9, 1e6)
 
-    angles, shape, rotvec, log_scale, translation = state.split(list(_LAYOUT.values()), dim=-1)
+    state = minimise(look, start, lower, upper, stride, iterations, tolerance=1e-7).state
+    turn = roma.rotvec_to_rotmat(state[:, TURN]) @ base
     return SkeletonFit(
-        pose=anatomical_to_pose(angles.unflatten(-1, (15, 3)), model),
-        shape=shape,
-        rotation=roma.rotvec_to_unitquat(rotvec)[..., [3, 0, 1, 2]],
-        scale=log_scale.exp()[:, 0] * unit[:, 0, 0],
-        translation=translation * unit[:, 0] + origin[:, 0],
-        keypoints=place(state) * unit + origin,
+        pose=anatomical_to_pose(state[:, ANGLES].unflatten(-1, (15, 3)), model),
+        shape=state[:, SHAPE],
+        rotation=roma.rotmat_to_unitquat(turn)[..., [3, 0, 1, 2]],
+        scale=state[:, LOG_SCALE].exp() * unit[:, 0, 0],
+        translation=state[:, TRANSLATION] * unit[:, 0] + origin[:, 0],
+        keypoints=place(articulation, state, base)[0] * unit + origin,
     )
 
 
@@ -114,14 +94,8 @@ def aligned_error(found: Float[Tensor, "*b n 3"], truth: Float[Tensor, "*b n 3"]
     return (aligned - truth).norm(dim=-1)
 
 
-def _palm_similarity(rest: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _palm_similarity(rest: Tensor, target: Tensor) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, " b"]]:
     turn, _, scale = roma.rigid_points_registration(
         rest[_PALM].expand(len(target), -1, -1), target[:, _PALM], compute_scaling=True
     )
     return turn, scale
-
-
-def _in_double(model: HandModel) -> HandModel:
-    if model.template.dtype == torch.float64:
-        return model
-    return copy.deepcopy(model).double()
