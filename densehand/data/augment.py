@@ -32,7 +32,7 @@ class Augmentation:
     shift: float = 0.08
     flip: float = 0.15
     colour: float = 1.0
-    blur: float = 0.4
+    blur: float = 0.25
     noise: float = 0.3
     occluder: float = 0.25
     grey: float = 0.05
