@@ -10,8 +10,6 @@ Time is the own CPU time of the process in training steps, so that other work on
 from __future__ import annotations
 
 import argparse
-import csv
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +17,14 @@ from pathlib import Path
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from densehand.evaluate import append_rows
 from densehand.hand.model import HandModel
 from densehand.network import zoo
 from densehand.network.config import CONFIGS
 from densehand.network.estimator import DHPE
 from densehand.train.config import TrainConfig
 from densehand.train.module import objective
+from densehand.train.run import commit
 from densehand.train.stream import BatchStream, load_records
 from densehand.train.validate import HeldBackPhotos
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="CPU time of each training")
     parser.add_argument("--marks", type=int, default=4, help="measurements on the way")
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--csv", type=Path, help="write the rows here")
+    parser.add_argument("--csv", type=Path, help="add the rows to this results file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = TrainConfig(photos=options.photos, fits=options.fits, size=options.size, photo_share=1.0, ema=0.99,
@@ -87,11 +87,7 @@ def main() -> None:
     measure = HeldBackPhotos(load_records(options.photos, hand, split="held-back"), hand, config.size)
     rows = [row for variant in VARIANTS for row in train(variant, stream, measure, options.minutes, options.marks)]
     if options.csv:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["commit", *rows[0]])
-            writer.writeheader()
-            writer.writerows({"commit": commit} | row for row in rows)
+        append_rows(options.csv, [{"commit": commit()} | row for row in rows])
 
 
 if __name__ == "__main__":

@@ -243,13 +243,13 @@ class HandEstimator:
                 chosen[k] = jobs[k].crop, first[k], total
         if self.refine == FAST:
             final = self.crops.refine_fast([answer for _, answer, _ in chosen])
-            chosen = [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
         elif self.refine:  # only now, so that no step is spent on an orientation that is not kept
             final = self.crops.run(
                 photos, [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)], int(self.refine)
             )
-            chosen = [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
-        return chosen
+        else:
+            return chosen
+        return [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
 
     def _hand(self, photo: Photo, job: _Job, chosen: tuple[Crop, CropAnswer, float]) -> Hand:
         """Crop units → the full photo and the camera."""

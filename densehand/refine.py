@@ -18,6 +18,7 @@ from densehand import losses
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE, Estimate
 from densehand.network.mesh import NUM_PARAMETERS, POSE, ROTATION, SCALE, SHAPE, TRANSLATION, decode, skeleton_in_crop
+from densehand.refine_modes import PAPER_STEPS
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def refine_estimate(
     network: DHPE,
     images: Float[Tensor, "b 3 s s"],
     estimate: Estimate,
-    steps: int = 50,
+    steps: int = PAPER_STEPS,
     weights: RefineWeights | None = None,
 ) -> Float[Tensor, "b 63"]:
     """h after `steps` steps of gradient descent; a hand's energy never rises.

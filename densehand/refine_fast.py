@@ -63,13 +63,13 @@ def refine_fast(
     weights = weights or FastWeights()
     problem = _Problem(hand, h.double(), keypoints.double(), confidence.double(), weights)
     found = minimise(problem.look, problem.start, problem.lower, problem.upper, problem.stride, iterations, 1e-3)
-    before, after = (place(problem.articulation, s, problem.base)[0][..., :2] for s in (problem.start, found.state))
+    after = place(problem.articulation, found.state, problem.base)[0][..., :2]
     refined = problem.parameters(found.state).to(h)
     share = problem.confidence / problem.confidence.sum(-1, keepdim=True).clamp_min(1e-9)
     return FastRefinement(
         h=torch.where((found.steps > 0)[:, None], refined, h),
         steps=found.steps,
-        moved=(after - before).norm(dim=-1).mean(-1),
+        moved=(after - problem.first[..., :2]).norm(dim=-1).mean(-1),
         residual=(share * (after - problem.keypoints).norm(dim=-1)).sum(-1),
     )
 
@@ -88,7 +88,7 @@ class _Problem:
         start[:, ANGLES] = pose_to_anatomical(first.pose, hand).flatten(1)
         start[:, SHAPE], start[:, LOG_SCALE], start[:, TRANSLATION] = first.shape, first.scale.log(), first.translation
         self.start = start
-        self.depth = place(self.articulation, start, self.base)[0][..., 2]
+        self.first = place(self.articulation, start, self.base)[0]
         self.lower, self.upper = torch.full_like(start, -torch.inf), torch.full_like(start, torch.inf)
         self.lower[:, ANGLES] = start[:, ANGLES].minimum(hand.limits_lower.flatten().to(h))
         self.upper[:, ANGLES] = start[:, ANGLES].maximum(hand.limits_upper.flatten().to(h))
@@ -101,7 +101,7 @@ class _Problem:
 
     def look(self, state: Float[Tensor, "b 62"]) -> Local:
         points, by = place(self.articulation, state, self.base)
-        off = points - torch.cat([self.keypoints, self.depth[..., None]], dim=-1)
+        off = points - torch.cat([self.keypoints, self.first[..., 2:]], dim=-1)
         square = off[..., :2].square().sum(-1) / self.weights.pixel**2
         fade = 1 + square / self.weights.robust**2
         energy = (self.confidence * square / fade).sum(-1) + (off[..., 2] / self.weights.depth).square().sum(-1)

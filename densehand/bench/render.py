@@ -17,15 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densehand.bench import CONTESTANTS
 from densehand.errors import DependencyError
 from densehand.hand.model import HandModel
 from densehand.render import Lights, rasterise, shade, silhouette
 from densehand.render.silhouette import Backend
 
 __all__ = ["CONTESTANTS", "Row", "available", "compare", "device_name", "milliseconds", "random_hands"]
-
-CONTESTANTS = ("torch", "numba", "deodr", "rasterise", "shade")
-"""The silhouette by torch, numba and deodr; hard visibility alone, and with lit surfaces (forward only)."""
 
 _PACKAGES = {"numba": "fast", "deodr": "bench"}  # and the extras that bring them
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import typer
 
+from densehand.bench import CONTESTANTS as _CONTESTANTS
 from densehand.cli.common import choices
 
-_CONTESTANTS = ("torch", "numba", "deodr", "rasterise", "shade")
-_USUAL = ("torch", "numba", "deodr")  # those of them that are installed
+_USUAL = _CONTESTANTS[:3]  # those of them that are installed
 
 
 def register(app: typer.Typer) -> None:

@@ -140,22 +140,23 @@ def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path
     return out
 
 
-def recipe(config: TrainConfig) -> dict[str, Any]:
-    """What a model card says of how its weights were made."""
+def commit() -> str:
+    """The commit of the code that runs; "unknown" outside a checkout."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parent,
-            check=True,
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=Path(__file__).parent, check=True
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
+        return "unknown"
+
+
+def recipe(config: TrainConfig) -> dict[str, Any]:
+    """What a model card says of how its weights were made."""
     options = {k: v for k, v in asdict(config).items() if not isinstance(v, dict)}
     shown = {k: v for k, v in options.items() if v != getattr(TrainConfig(), k) and k not in ("out", "fits", "start")}
     for folder in ("photos", "backgrounds"):
         if shown.get(folder):
             shown[folder] = Path(str(shown[folder])).name
     command = "densehand train " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in shown.items())
-    return {"model": config.model, "command": command.strip(), "commit": commit, "seed": config.seed}
+    return {"model": config.model, "command": command.strip(), "commit": commit(), "seed": config.seed}

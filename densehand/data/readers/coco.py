@@ -34,7 +34,6 @@ import numpy as np
 from densehand.data.readers import common
 from densehand.data.readers.common import BadLabel, Dataset, guarded
 from densehand.data.sample import Sample
-from densehand.errors import InputError
 
 PERSON_HANDS = ("left", "right")
 CMU_MULTIVIEW = "hand143_panopticdb/hands_v143_14817.json"
@@ -72,19 +71,10 @@ def _read(root: Path, split: str, name: str) -> Iterator[Sample]:
     if name == "panoptic" and not labels.is_file():
         yield from _cmu(root, split)
         return
-    images, annotations = _tables(labels)
+    images, annotations = common.coco_tables(labels)
     for place, annotation in enumerate(annotations):
         number = annotation.get("id", place) if isinstance(annotation, dict) else place
         yield guarded(f"{split}/{number}", b"", _open, annotation, images, root, files)
-
-
-def _tables(path: Path) -> tuple[dict[Any, dict], list[Any]]:
-    """Images by id, and the annotations. Raises InputError."""
-    content = common.read_json(path)
-    try:
-        return {image["id"]: image for image in content["images"]}, list(content["annotations"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: no COCO labels (images and annotations); fetch the file again") from error
 
 
 def _open(name: str, _: bytes, annotation: Any, images: dict[Any, dict], root: Path, files: _Files) -> Sample:
@@ -150,7 +140,7 @@ def _missing_wholebody(root: Path, split: str) -> list[str]:
 
 
 def _read_wholebody(root: Path, split: str) -> Iterator[Sample]:
-    images, annotations = _tables(root / f"annotations/coco_wholebody_{split}_v1.0.json")
+    images, annotations = common.coco_tables(root / f"annotations/coco_wholebody_{split}_v1.0.json")
     for place, annotation in enumerate(annotations):
         if not isinstance(annotation, dict):
             yield Sample(f"{split}/{place}", b"", problem="not a JSON object")

@@ -16,6 +16,7 @@ from densehand.data.sample import HandParameters, Sample
 from densehand.errors import DensehandError, InputError
 from densehand.files import reason
 from densehand.hand.keypoints import ORDERS
+from densehand.hand.safe_pickle import load_arrays
 
 MAX_LABELS = 8 * 2**30
 """Largest label file read, bytes: InterHand2.6M's is the largest known, some gigabytes."""
@@ -83,6 +84,24 @@ def read_json(path: Path, kind: type = dict, limit: int = MAX_LABELS) -> Any:
     if not isinstance(content, kind):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a {kind.__name__}; fetch the file again")
     return content
+
+
+def read_pickle(path: Path, limit: int) -> Any:
+    """A pickle of nothing but arrays, by the safe unpickler. Raises BadLabel, InputError."""
+    data = read_bytes(path, limit)
+    try:
+        return load_arrays(data)
+    except Exception as error:  # a damaged pickle makes the unpickler raise nearly anything
+        raise BadLabel(f"{path}: no pickle of arrays ({error}); fetch it again") from error
+
+
+def coco_tables(path: Path) -> tuple[dict[Any, dict], list[Any]]:
+    """A COCO label file: images by id, and the annotations. Raises InputError."""
+    content = read_json(path)
+    try:
+        return {image["id"]: image for image in content["images"]}, list(content["annotations"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: no COCO labels (images and annotations); fetch the file again") from error
 
 
 def numbers(values: Any, shape: Sequence[int], what: str) -> Float[np.ndarray, "..."]:

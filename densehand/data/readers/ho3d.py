@@ -19,14 +19,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from densehand.data.readers import common
 from densehand.data.readers.common import BadLabel, Dataset, guarded
 from densehand.data.sample import Sample
-from densehand.hand.safe_pickle import as_numbers, load_arrays
+from densehand.hand.safe_pickle import as_numbers
 
 MAX_META = 2**20
 OPENGL = np.diag([1.0, -1.0, -1.0])
@@ -47,17 +46,8 @@ def _open(name: str, nothing: bytes, folder: Path, line: str, suffix: str) -> Sa
     return guarded(name, folder / sequence / "rgb" / f"{frame}{suffix}", _sample, meta)
 
 
-def read_pickle(path: Path, limit: int) -> Any:
-    """A pickle of nothing but arrays, by the safe unpickler. Raises BadLabel, InputError."""
-    data = common.read_bytes(path, limit)
-    try:
-        return load_arrays(data)
-    except Exception as error:  # a damaged pickle makes the unpickler raise nearly anything
-        raise BadLabel(f"{path}: no pickle of arrays ({error}); fetch it again") from error
-
-
 def _sample(name: str, image: Path, path: Path) -> Sample:
-    meta = read_pickle(path, MAX_META)
+    meta = common.read_pickle(path, MAX_META)
     if not isinstance(meta, dict):
         raise BadLabel(f"{path}: holds no dictionary; fetch it again")
 

@@ -28,7 +28,6 @@ import numpy as np
 from densehand.data.readers import common
 from densehand.data.readers.common import Dataset, guarded
 from densehand.data.sample import Sample
-from densehand.errors import InputError
 
 HANDS = (("right", slice(0, 21)), ("left", slice(21, 42)))
 _FOLDERS = ("{split}", "all", "human_annot", "machine_annot", "")
@@ -48,11 +47,7 @@ def _missing(root: Path, split: str) -> list[str]:
 
 
 def _read(root: Path, split: str) -> Iterator[Sample]:
-    data = common.read_json(_file(root, split, "data"))
-    try:
-        images, annotations = {image["id"]: image for image in data["images"]}, data["annotations"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{root}: InterHand2.6M_{split}_data.json is no COCO file; fetch it again") from error
+    images, annotations = common.coco_tables(_file(root, split, "data"))
     cameras = common.read_json(_file(root, split, "camera"))
     joints = common.read_json(_file(root, split, "joint_3d"))
     path = _file(root, split, "MANO_NeuralAnnot")

@@ -19,7 +19,6 @@ from typing import Any
 
 from densehand.data.readers import common
 from densehand.data.readers.common import Dataset, guarded
-from densehand.data.readers.ho3d import read_pickle
 from densehand.data.sample import MaskSource, Sample
 from densehand.errors import InputError
 from densehand.hand.safe_pickle import as_numbers
@@ -36,7 +35,7 @@ def _missing(root: Path, split: str) -> list[str]:
 def _read(root: Path, split: str) -> Iterator[Sample]:
     path = root / split / f"anno_{split}.pickle"
     try:
-        labels = read_pickle(path, MAX_PICKLE)
+        labels = common.read_pickle(path, MAX_PICKLE)
     except common.BadLabel as error:
         raise InputError(str(error)) from error
     if not isinstance(labels, dict):
