@@ -19,10 +19,13 @@ from densehand.hand import HandModel
 from densehand.network.mesh import decode
 from densehand.network.zoo import load_model
 from densehand.photo import Photo
+from densehand.refine_modes import FAST, PAPER
+from densehand.result import Refinement
 from densehand.retarget import retarget
 
 if TYPE_CHECKING:
     from densehand.network.estimator import DHPE, Estimate
+    from densehand.refined import Refined
 
 CERTAIN = 6.0
 """Log-odds of one witness are cut here: none is ever surer than 400 : 1."""
@@ -40,6 +43,7 @@ class CropAnswer:
     joints: np.ndarray
     right: float  # log-odds of a right hand in the photo
     present: float  # probability of a hand
+    refinement: Refinement | None = None  # lengths in crop units
 
     @property
     def projected(self) -> Float[np.ndarray, "21 2"]:
@@ -62,8 +66,13 @@ class CropReader:
             pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in part])
             images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
             estimate = self.network(images)
-            h = self._refined(images, estimate, refine)
-            answers += self._read(estimate, h, [crop.mirrored for _, crop in part])
+            refined = self._refined(images, estimate, refine)
+            h = estimate.parameters[-1] if refined is None else refined.h
+            read = self._read(estimate, h, [crop.mirrored for _, crop in part])
+            if refined is not None:
+                notes = zip(read, _notes(PAPER, refined), strict=True)
+                read = [replace(answer, refinement=note) for answer, note in notes]
+            answers += read
         return answers
 
     def refine_fast(self, answers: list[CropAnswer]) -> list[CropAnswer]:
@@ -77,13 +86,14 @@ class CropReader:
                 torch.from_numpy(np.stack([getattr(answer, name) for answer in part])).to(self.device)
                 for name in ("code", "keypoints", "confidence")
             )
-            meshes = self._meshes(refine_fast(cast(HandModel, self.network.hand), h, keypoints, confidence).h)
-            refined += [replace(answer, **mesh) for answer, mesh in zip(part, meshes, strict=True)]
+            found = refine_fast(cast(HandModel, self.network.hand), h, keypoints, confidence)
+            rows = zip(part, self._meshes(found.h), _notes(FAST, found), strict=True)
+            refined += [replace(answer, **mesh, refinement=note) for answer, mesh, note in rows]
         return refined
 
-    def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Float[torch.Tensor, "b 63"]:
+    def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Refined | None:
         if steps == 0:
-            return estimate.parameters[-1]
+            return None
         from densehand.refine import refine_estimate
 
         return refine_estimate(self.network, images, estimate, steps=steps)
@@ -122,6 +132,12 @@ class CropReader:
             {"h": {name: value[k] for name, value in decoded.items()}, **{n: value[k] for n, value in arrays.items()}}
             for k in range(len(h))
         ]
+
+
+def _notes(mode: str, refined: Refined) -> list[Refinement]:
+    """What the result says of each hand's refinement, lengths in crop units."""
+    columns = (refined.steps, refined.converged, refined.moved, refined.before, refined.after, refined.residual)
+    return [Refinement(mode, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def load_network(model: str, device: torch.device) -> DHPE:

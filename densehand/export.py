@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 
 from densehand.errors import InputError
 from densehand.files import write_bytes
-from densehand.result import SCHEMA, Hand
+from densehand.result import SCHEMA, Hand, Refinement
 
 if TYPE_CHECKING:
     import trimesh
@@ -85,7 +85,9 @@ def write_obj(path: str | Path, hand: Hand) -> None:
 def write_npz(path: str | Path, hand: Hand) -> None:
     """Write every field of `Hand` under its own name (`numpy.load` without pickle), and `schema`."""
     buffer = io.BytesIO()
-    fields = {name: np.asarray(getattr(hand, name)) for name in Hand.__dataclass_fields__}
+    fields = {name: np.asarray(getattr(hand, name)) for name in Hand.__dataclass_fields__ if name != "refinement"}
+    # JSON text: numpy.load without pickle knows no objects
+    fields["refinement"] = np.asarray(json.dumps(hand.to_json_dict().get("refinement")))
     np.savez_compressed(buffer, schema=np.asarray(SCHEMA), **fields)  # type: ignore[arg-type]
     write_bytes(path, buffer.getvalue())
 
@@ -98,8 +100,10 @@ def read_npz(path: str | Path) -> Hand:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            values = {name: stored[name] for name in Hand.__dataclass_fields__}
-            return Hand(**{name: value.item() if value.ndim == 0 else value for name, value in values.items()})
+            values = {name: stored[name] for name in Hand.__dataclass_fields__ if name != "refinement"}
+            note = json.loads(stored["refinement"].item()) if "refinement" in stored else None
+            entries = {name: value.item() if value.ndim == 0 else value for name, value in values.items()}
+            return Hand(**entries, refinement=None if note is None else Refinement.from_json_dict(note))
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a hand written by densehand ({error}); write it again") from error
 

@@ -279,6 +279,7 @@ class HandEstimator:
             center_px=center.astype(np.float32),
             vertices=mirrored_if_left(answer.vertices, side),
             faces=faces_of(self.hand, side),
+            refinement=answer.refinement and answer.refinement.scaled(crop.half_side),
         )
 
 

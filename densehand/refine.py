@@ -19,6 +19,10 @@ from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE, Estimate
 from densehand.network.mesh import NUM_PARAMETERS, POSE, ROTATION, SCALE, SHAPE, TRANSLATION, decode, skeleton_in_crop
 from densehand.refine_modes import PAPER_STEPS
+from densehand.refined import Refined, weighted_distance
+
+STILL = 1e-3
+"""A hand whose gradient step would move no number of h further than this has converged."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ def refine_estimate(
     estimate: Estimate,
     steps: int = PAPER_STEPS,
     weights: RefineWeights | None = None,
-) -> Float[Tensor, "b 63"]:
-    """h after `steps` steps of gradient descent; a hand's energy never rises.
+) -> Refined:
+    """The hands after at most `steps` steps of gradient descent; a hand's energy never rises.
 
     A step that would raise it is not taken and the hand's γ is cut to a fifth; after a step that was taken γ grows
     again, up to `step_sizes` (the paper has one fixed γ, which the feature term of a network trained without L_Feat
@@ -101,10 +105,11 @@ def refine_estimate(
             (gradient,) = torch.autograd.grad(energy.sum(), h)
         return energy.detach(), torch.nan_to_num(gradient)
 
-    h = estimate.parameters[-1].clone()
+    h = start = estimate.parameters[-1]
     gamma = step_sizes(h)
     pace = torch.ones_like(h[:, :1])
-    energy, gradient = look(h) if steps else (h[:, 0], h)
+    energy, gradient = before, _ = look(h)
+    count = torch.zeros_like(energy, dtype=torch.long)
     for _ in range(steps):
         moved = h - pace * gamma * gradient
         there, slope = look(moved)
@@ -112,7 +117,17 @@ def refine_estimate(
         h, gradient = torch.where(taken, moved, h), torch.where(taken, slope, gradient)
         energy = torch.minimum(energy, there.nan_to_num(torch.inf))
         pace = torch.where(taken, (pace * 1.5).clamp(max=1.0), pace / 5)
-    return h
+        count = count + taken[:, 0]
+    first, last = (skeleton_in_crop(network.hand, v)[..., :2] for v in (start, h))  # type: ignore[arg-type]
+    return Refined(
+        h=h,
+        steps=count,
+        converged=(gamma * gradient).abs().amax(-1) <= STILL,
+        before=before,
+        after=energy,
+        moved=(last - first).norm(dim=-1).mean(-1),
+        residual=weighted_distance(last, estimate.keypoints[-1], estimate.keypoint_confidence),
+    )
 
 
 def detached(estimate: Estimate) -> Estimate:

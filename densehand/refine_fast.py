@@ -10,11 +10,10 @@ refiner's last skeleton with its confidence c. What the evidence does not see - 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import roma
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
@@ -22,6 +21,7 @@ from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TUR
 from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, decode, encode
+from densehand.refined import Refined, weighted_distance
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,6 @@ class FastWeights:
     scale: float = 0.3
 
 
-class FastRefinement(NamedTuple):
-    """The refined h, how many steps each hand took, and the confidence-weighted mean 2D distances, crop units."""
-
-    h: Float[Tensor, "b 63"]
-    steps: Int[Tensor, " b"]
-    moved: Float[Tensor, " b"]  # of the keypoints' projections, from the start
-    residual: Float[Tensor, " b"]  # of the keypoints' projections, to the evidence
-
-
 @torch.no_grad()
 def refine_fast(
     hand: HandModel,
@@ -54,7 +45,7 @@ def refine_fast(
     confidence: Float[Tensor, "b 21"],
     weights: FastWeights | None = None,
     iterations: int = 5,
-) -> FastRefinement:
+) -> Refined:
     """Draw each hand's projection towards 2D keypoints (crop units, confidence 0…1); a hand's energy never rises.
 
     No angle goes further beyond its limit than h had it. Keypoints that are not finite, or of confidence 0, do not
@@ -65,12 +56,14 @@ def refine_fast(
     found = minimise(problem.look, problem.start, problem.lower, problem.upper, problem.stride, iterations, 1e-3)
     after = place(problem.articulation, found.state, problem.base)[0][..., :2]
     refined = problem.parameters(found.state).to(h)
-    share = problem.confidence / problem.confidence.sum(-1, keepdim=True).clamp_min(1e-9)
-    return FastRefinement(
+    return Refined(
         h=torch.where((found.steps > 0)[:, None], refined, h),
         steps=found.steps,
+        converged=found.converged,
+        before=found.first,
+        after=found.energy,
         moved=(after - problem.first[..., :2]).norm(dim=-1).mean(-1),
-        residual=(share * (after - problem.keypoints).norm(dim=-1)).sum(-1),
+        residual=weighted_distance(after, problem.keypoints, problem.confidence),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from densehand.errors import InputError
 
-FAST = "fast"
+FAST, PAPER = "fast", "paper"
 PAPER_STEPS = 50
 MODES = "off, fast, paper, or a number of gradient steps"
 
@@ -18,7 +18,7 @@ def parse_refine(value: str | int) -> str | int:
     text = str(value).strip().lower()
     if text == FAST:
         return FAST
-    steps = {"off": "0", "paper": str(PAPER_STEPS)}.get(text, text)
+    steps = {"off": "0", PAPER: str(PAPER_STEPS)}.get(text, text)
     if not (steps.isascii() and steps.isdigit()):
         raise InputError(f"refine is {MODES}, not {value!r}")
     return int(steps)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,58 @@ _SHAPES = {
 _TILE = 512  # pixels rasterised at a time, so that a hand that fills an 8K photo needs little memory
 
 
+@dataclass(frozen=True)
+class Refinement:
+    """What testing refinement did to a hand (docs/refinement.md).
+
+    Attributes:
+        mode: "fast", "paper", "views" or "frames".
+        steps: how many were taken.
+        converged: whether a further step would have been of no size.
+        moved_px: mean distance of the 21 projected keypoints of the mesh from where they were, pixels of the photo.
+        energy_before, energy_after: the mode's energy; comparable within a mode only.
+        residual_px: mean distance of those keypoints to the 2D evidence, weighted by its confidence, pixels.
+    """
+
+    mode: str
+    steps: int
+    converged: bool
+    moved_px: float
+    energy_before: float
+    energy_after: float
+    residual_px: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mode, str) or not self.mode:
+            raise InputError(f"the mode of a refinement is a word, not {self.mode!r}")
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
+            raise InputError(f"the steps of a refinement are a whole number, not {self.steps!r}")
+        if not isinstance(self.converged, bool):
+            raise InputError(f"converged of a refinement is true or false, not {self.converged!r}")
+        for name in ("moved_px", "energy_before", "energy_after", "residual_px"):
+            try:
+                number = float(np.float32(getattr(self, name)))
+            except (TypeError, ValueError):
+                number = math.nan
+            if not (math.isfinite(number) and number >= 0):
+                raise InputError(f"{name} of a refinement is a finite number of 0 or more, not {getattr(self, name)!r}")
+            object.__setattr__(self, name, _plain(number))  # as the JSON has it
+
+    def scaled(self, pixels: float) -> Refinement:
+        """With both lengths times `pixels`."""
+        return replace(self, moved_px=self.moved_px * pixels, residual_px=self.residual_px * pixels)
+
+    @classmethod
+    def from_json_dict(cls, record: Any) -> Refinement:
+        """Back from `asdict`; keys of later versions are passed over. Raises InputError where it is malformed."""
+        if not isinstance(record, dict):
+            raise InputError(f"refinement is an object, not {record!r}")
+        missing = [field.name for field in fields(cls) if field.name not in record]
+        if missing:
+            raise InputError(f"refinement lacks {missing[0]!r}")
+        return cls(**{field.name: record[field.name] for field in fields(cls)})
+
+
 @dataclass(frozen=True, eq=False)
 class Hand:
     """One hand (arrays are float32 unless said otherwise).
@@ -56,6 +108,7 @@ class Hand:
         center_px: (2,) principal point, pixels.
         vertices: (V, 3) metres, camera axes, relative to the wrist.
         faces: (F, 3) int64, counter-clockwise seen from outside.
+        refinement: what testing refinement did, None where there was none.
     """
 
     side: str
@@ -74,6 +127,7 @@ class Hand:
     center_px: Float32[np.ndarray, "2"]
     vertices: Float32[np.ndarray, "V 3"]
     faces: Int64[np.ndarray, "F 3"]
+    refinement: Refinement | None = None
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:
@@ -88,6 +142,8 @@ class Hand:
             if not math.isfinite(number):
                 raise InputError(f"{name} of a hand is a finite number, not {number}")
             object.__setattr__(self, name, number)
+        if not isinstance(self.refinement, Refinement | None):
+            raise InputError(f"refinement of a hand is a Refinement or None, not {type(self.refinement).__name__}")
         object.__setattr__(self, "vertices", np.asarray(self.vertices, dtype=np.float32).reshape(-1, 3))
         object.__setattr__(self, "faces", np.asarray(self.faces, dtype=np.int64).reshape(-1, 3))
 
@@ -148,7 +204,7 @@ class Hand:
 
     def to_json_dict(self) -> dict[str, Any]:
         """The hand's entry in the document `densehand/1` (plain numbers and lists; float32 survives exactly)."""
-        return {
+        record = {
             "side": self.side,
             "side_score": _plain(self.side_score),
             "score": _plain(self.score),
@@ -163,6 +219,7 @@ class Hand:
             "translation": _plain(self.translation),
             "camera": {"focal_px": _plain(self.focal_px), "center_px": _plain(self.center_px)},
         }
+        return record if self.refinement is None else record | {"refinement": asdict(self.refinement)}
 
     @classmethod
     def from_json_dict(cls, record: dict[str, Any], hand_model: HandModel) -> Hand:
@@ -177,15 +234,17 @@ class Hand:
         """
         try:
             camera = record["camera"]
-            fields = {name: record[name] for name in _SHAPES if name != "center_px"}
-            fields |= {name: record[name] for name in ("side", "side_score", "score", "scale")}
-            fields |= {"focal_px": camera["focal_px"], "center_px": camera["center_px"]}
-            arrays = {n: np.asarray(fields[n], dtype=np.float32) for n in ("pose", "shape", "rotation")}
+            entries = {name: record[name] for name in _SHAPES if name != "center_px"}
+            entries |= {name: record[name] for name in ("side", "side_score", "score", "scale")}
+            entries |= {"focal_px": camera["focal_px"], "center_px": camera["center_px"]}
+            if record.get("refinement") is not None:
+                entries["refinement"] = Refinement.from_json_dict(record["refinement"])
+            arrays = {n: np.asarray(entries[n], dtype=np.float32) for n in ("pose", "shape", "rotation")}
             for name, values in arrays.items():
                 if values.shape != _SHAPES[name]:
                     raise ValueError(f"{name} has {values.size} numbers")
-            vertices, joints, faces = posed_mesh(hand_model, **arrays, side=fields["side"])
-            hand = cls(**fields, vertices=vertices, faces=faces)
+            vertices, joints, faces = posed_mesh(hand_model, **arrays, side=entries["side"])
+            hand = cls(**entries, vertices=vertices, faces=faces)
         except KeyError as error:
             raise InputError(f"a hand in the JSON lacks {error}; write it with densehand predict") from error
         except (TypeError, ValueError, RuntimeError) as error:

@@ -18,6 +18,7 @@ from densehand.network.mesh import decode
 from densehand.network.zoo import build_model
 from densehand.photo import HandBox, Photo, check_box
 from densehand.pipeline import HandEstimator, select_hands
+from densehand.render import silhouette
 from densehand.result import Hand
 
 BOX = (60.0, 40.0, 150.0, 160.0)
@@ -66,7 +67,7 @@ def image() -> np.ndarray:
 def close(a: Hand, b: Hand, atol: float = 1e-3) -> None:
     assert a.side == b.side
     for field in dataclasses.fields(Hand):
-        if field.name != "side":
+        if field.name not in ("side", "refinement"):
             np.testing.assert_allclose(getattr(a, field.name), getattr(b, field.name), atol=atol, err_msg=field.name)
 
 
@@ -416,3 +417,28 @@ def test_refinement_draws_the_mesh_to_the_skeleton_on_the_side_chosen(network, i
         gap = [np.linalg.norm(hand.project(hand.joints_3d) - skeleton, axis=1).mean() for hand in (before, after)]
         assert gap[1] < gap[0]
         assert after.score == pytest.approx(before.score, abs=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "name"), [(3, "paper"), ("fast", "fast")])
+def test_the_result_says_what_refinement_did_and_its_mask_is_the_refined_meshes(network, image, mode, name):
+    boxes = [HandBox(BOX, "left"), HandBox(BOX, "right")]
+    plain, refined = (HandEstimator(network, device="cpu", refine=m)(image, boxes) for m in ("off", mode))
+    for before, after in zip(plain, refined, strict=True):
+        note = after.refinement
+        assert before.refinement is None and note.mode == name and 0 <= note.steps <= (3 if mode == 3 else 5)
+        assert note.energy_after <= note.energy_before and (note.steps > 0) == (note.energy_after < note.energy_before)
+        skeletons = [hand.project(hand.joints_3d).astype(float) for hand in (before, after)]
+        moved = np.linalg.norm(skeletons[1] - skeletons[0], axis=1).mean()
+        assert note.moved_px == pytest.approx(moved, abs=1e-2)
+        weight = after.keypoints_score / after.keypoints_score.sum()
+        gap = np.linalg.norm(skeletons[1] - after.keypoints_2d, axis=1)
+        assert note.residual_px == pytest.approx(float(weight @ gap), abs=2e-2)
+    after = refined[1]  # a right hand's crop is not mirrored
+    crop = Crop.from_box(np.float32(BOX))
+    x0, y0 = np.round(crop.box[:2]).astype(int)
+    pixels = after.screen_vertices() - np.float32([x0, y0, 0])
+    coverage = silhouette(torch.from_numpy(pixels), torch.from_numpy(after.faces), (180, 180)).numpy()
+    mask = after.mask(image.shape[:2])
+    assert mask.any() and (mask[y0 : y0 + 180, x0 : x0 + 180] != (coverage > 0.5)).sum() <= 0.01 * mask.sum()
+    assert (mask != plain[1].mask(image.shape[:2])).sum() > 0.01 * mask.sum()
+    np.testing.assert_array_equal(after.depth(image.shape[:2]) > 0, mask)

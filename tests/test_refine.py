@@ -30,27 +30,35 @@ def distance(network, h, estimate):
 
 def test_the_skeleton_moves_to_the_evidence(case):
     network, images, estimate = case
-    h = refine_estimate(network, images, estimate, steps=40, weights=RefineWeights(features=0, laplacian=0))
-    before, after = (distance(network, v, estimate) for v in (estimate.parameters[-1], h))
+    found = refine_estimate(network, images, estimate, steps=40, weights=RefineWeights(features=0, laplacian=0))
+    before, after = (distance(network, v, estimate) for v in (estimate.parameters[-1], found.h))
     assert (after < 0.4 * before).all()
+    torch.testing.assert_close(found.residual, after)  # confidences are 1
+    assert (found.moved > 0.3 * before).all() and (found.steps > 20).all() and (found.steps <= 40).all()
 
 
 def test_the_energy_never_rises(case):
     network, images, estimate = case
     weights = RefineWeights()
-    h = refine_estimate(network, images, estimate, steps=8, weights=weights)
+    found = refine_estimate(network, images, estimate, steps=8, weights=weights)
     with torch.no_grad():
-        before, after = (refinement_energy(network, images, estimate, v, weights) for v in (estimate.parameters[-1], h))
-    assert (after < before).all()
+        before, after = (
+            refinement_energy(network, images, estimate, v, weights) for v in (estimate.parameters[-1], found.h)
+        )
+    assert (after < before).all() and not found.converged.any()
+    torch.testing.assert_close(found.before, before)
+    torch.testing.assert_close(found.after, after)
 
 
 def test_no_step_changes_nothing_and_unseen_joints_do_not_pull(case):
     network, images, estimate = case
-    assert torch.equal(refine_estimate(network, images, estimate, steps=0), estimate.parameters[-1])
+    none = refine_estimate(network, images, estimate, steps=0)
+    assert torch.equal(none.h, estimate.parameters[-1]) and not none.steps.any() and not none.moved.any()
     blind = detached(estimate)
     blind.keypoint_confidence = torch.zeros(2, 21)
-    h = refine_estimate(network, images, blind, steps=5, weights=RefineWeights(features=0, laplacian=0))
-    torch.testing.assert_close(h, estimate.parameters[-1], atol=1e-5, rtol=0)
+    found = refine_estimate(network, images, blind, steps=5, weights=RefineWeights(features=0, laplacian=0))
+    torch.testing.assert_close(found.h, estimate.parameters[-1], atol=1e-5, rtol=0)
+    assert found.converged.all() and not found.residual.any()
 
 
 def test_every_parameter_has_a_step():

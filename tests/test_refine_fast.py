@@ -104,6 +104,10 @@ def test_recovers_a_perturbed_hand_from_exact_evidence(hand: HandModel) -> None:
     before, after = ((evidence(hand, h) - target).norm(dim=-1).mean(-1) for h in (start, found.h))
     assert (after < 0.35 * before).all()
     torch.testing.assert_close(found.residual, after.double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        found.moved, (evidence(hand, found.h) - evidence(hand, start)).norm(dim=-1).mean(-1).double(), atol=1e-5, rtol=0
+    )
+    assert (found.after < found.before).all()
     loose = FastWeights(angle=10.0, shape=10.0, turn=10.0, scale=10.0, depth=10.0)
     assert refine_fast(hand, start, target, torch.ones(6, 21), loose, iterations=40).residual.max() < 1e-3
 
@@ -138,7 +142,7 @@ def test_a_converged_start_does_not_move(hand: HandModel) -> None:
     found = refine_fast(hand, start, evidence(hand, start), torch.ones(3, 21))
     for a, b in zip(decode(found.h), decode(start), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
-    assert found.moved.max() < 1e-4
+    assert found.moved.max() < 1e-4 and found.converged.all()
 
 
 def test_evidence_that_is_none_does_not_pull(hand: HandModel) -> None:
@@ -154,6 +158,7 @@ def test_evidence_that_is_none_does_not_pull(hand: HandModel) -> None:
     start[0, 3] = torch.nan
     found = refine_fast(hand, start, target, torch.ones(2, 21))
     assert torch.equal(found.h[0].isnan(), start[0].isnan()) and found.steps[0] == 0 and found.steps[1] > 0
+    assert not found.converged[0]
 
 
 def test_an_outlier_pulls_less_than_a_near_keypoint(hand: HandModel) -> None:

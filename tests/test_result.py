@@ -10,10 +10,11 @@ from hands import make_hand, open_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densehand import export
 from densehand.camera import project_pinhole
 from densehand.errors import InputError
 from densehand.render import rasterise
-from densehand.result import Hand, document, mirrored_if_left, posed_mesh, read_document
+from densehand.result import Hand, Refinement, document, mirrored_if_left, posed_mesh, read_document
 
 HAND_KEYS = {
     "side", "side_score", "score", "box", "keypoints_2d", "keypoints_score", "joints_3d", "pose", "shape", "rotation",
@@ -24,7 +25,7 @@ HAND_KEYS = {
 def same(a: Hand, b: Hand, atol: float = 0.0) -> None:
     for field in dataclasses.fields(Hand):
         x, y = getattr(a, field.name), getattr(b, field.name)
-        if isinstance(x, str):
+        if isinstance(x, str | Refinement | None):
             assert x == y
         else:
             np.testing.assert_allclose(np.float32(x), np.float32(y), rtol=0, atol=atol, err_msg=field.name)
@@ -41,6 +42,43 @@ def test_json_has_the_schema_and_comes_back_exactly(side):
         "shape": (10,), "rotation": (4,), "translation": (3,),
     }  # fmt: skip
     same(Hand.from_json_dict(record, open_hand()), hand)
+
+
+def test_json_says_what_refinement_did(tmp_path):
+    note = Refinement("fast", 4, True, np.float64(2.1234567891), 0.1, np.float32(0.3), 1 / 3)
+    hand = dataclasses.replace(make_hand("left", seed=3), refinement=note)
+    record = json.loads(json.dumps(hand.to_json_dict(), allow_nan=False))
+    assert set(record) == HAND_KEYS | {"refinement"}
+    assert record["refinement"] == {
+        "mode": "fast", "steps": 4, "converged": True, "moved_px": 2.1234567, "energy_before": 0.1, "energy_after": 0.3,
+        "residual_px": 0.33333334,
+    }  # fmt: skip
+    back = Hand.from_json_dict(record | {"refinement": record["refinement"] | {"later": 1}}, open_hand())
+    same(back, hand)
+    assert back.refinement == note
+    assert note.scaled(10).moved_px == pytest.approx(21.234567) and note.scaled(10).energy_before == 0.1
+    export.write_npz(tmp_path / "a.npz", hand)
+    assert export.read_npz(tmp_path / "a.npz").refinement == note
+    assert Hand.from_json_dict(record | {"refinement": None}, open_hand()).refinement is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": 3}, {"steps": -1}, {"steps": 1.5}, {"steps": True}, {"converged": 1}, {"moved_px": -1.0},
+        {"residual_px": float("nan")}, {"energy_after": None}, {"energy_before": "much"}, None,
+    ],
+)  # fmt: skip
+def test_a_malformed_refinement_is_refused(change):
+    note = dataclasses.asdict(Refinement("paper", 50, False, 1.0, 2.0, 1.0, 0.5))
+    broken = {"mode": "fast"} if change is None else note | change
+    with pytest.raises(InputError, match="refinement"):
+        Hand.from_json_dict(make_hand().to_json_dict() | {"refinement": broken}, open_hand())
+    for entry in ("x", 3, [1]):
+        with pytest.raises(InputError, match="refinement"):
+            Hand.from_json_dict(make_hand().to_json_dict() | {"refinement": entry}, open_hand())
+        with pytest.raises(InputError, match="refinement"):
+            dataclasses.replace(make_hand(), refinement=entry)
 
 
 def test_json_numbers_are_short():

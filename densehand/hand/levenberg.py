@@ -21,11 +21,15 @@ class Local(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """Where `minimise` ended, the energy there, and how many steps each problem took."""
+    """Where `minimise` ended, the energy there and at the start, how many steps each problem took, and whether the
+    last one was as small as the tolerance.
+    """
 
     state: Float[Tensor, "b p"]
     energy: Float[Tensor, " b"]
+    first: Float[Tensor, " b"]
     steps: Int[Tensor, " b"]
+    converged: Bool[Tensor, " b"]
 
 
 def minimise(
@@ -45,6 +49,7 @@ def minimise(
     NaN is returned as it is.
     """
     state, here = start, look(start)
+    first = here.energy
     damping = torch.full_like(here.energy, 1e-3)
     done = ~here.energy.isfinite()
     steps = torch.zeros_like(here.energy, dtype=torch.long)
@@ -61,7 +66,7 @@ def minimise(
         done = done | (found & small)
         if done.all():
             break
-    return Solution(state, here.energy, steps)
+    return Solution(state, here.energy, first, steps, done & first.isfinite())
 
 
 def _step(
