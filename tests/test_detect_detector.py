@@ -117,6 +117,24 @@ def test_a_closer_look_finds_the_small_hand_of_a_large_photo_once():
         np.testing.assert_allclose(found.box, [700, 500, 780, 590], atol=8)
 
 
+class WholeBlobNet(BlobNet):
+    """Sees only what fills less than 0.85 of its eye."""
+
+    def forward(self, images):
+        output = super().forward(images)
+        small = output.log_size.exp().amax(1) * REFERENCE_SIZE < 0.85 * max(images.shape[-2:])
+        return output._replace(centre_logit=torch.where(small, output.centre_logit, -9.0))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(60, 380), st.integers(60, 380))
+def test_a_look_from_farther_off_finds_the_hand_that_fills_the_photo(width, height):
+    image = with_blob(width, height, (0, 0, width, height))
+    assert Detector(WholeBlobNet(), zoom="never")(image) == []  # type: ignore[arg-type]
+    (found,) = Detector(WholeBlobNet())(image)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.box, [0, 0, width, height], atol=0.02 * max(width, height))
+
+
 @pytest.mark.parametrize(
     "image",
     [

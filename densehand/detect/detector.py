@@ -21,6 +21,7 @@ from densehand.network.zoo import resolve_device
 
 Zoom = Literal["auto", "always", "never"]
 PADDING_GREY = 114  # of the bars that bring a picture's sides to multiples of 32
+MARGIN = 0.2  # grey on each side in the look from farther off, as a share of the photo's longer side
 ZOOM_FROM = 1.5  # a picture is worth a closer look if its longer side exceeds this many input sizes
 MAX_WINDOWS = 32  # of a closer look: bounds its time on any picture
 WINDOW_BATCH = 8
@@ -86,10 +87,11 @@ class Window(NamedTuple):
 class Detector:
     """Finds hands of either side, any in-plane rotation and any size in photos.
 
-    ``threshold`` is the least score reported. ``zoom`` says when to look a second time, closer, through overlapping
-    windows: ``"auto"`` if the photo is larger than 384 px and the first look found nothing, ``"always"`` (if it is
-    larger), ``"never"``. The first look sees the photo at ``input_size`` pixels along its longer side and finds hands
-    of about a sixteenth of that side up.
+    ``threshold`` is the least score reported. ``zoom`` says when to look again: ``"auto"`` if the first look found
+    nothing: from farther off, for a hand that fills the photo, and then, where the photo is larger than 384 px, closer,
+    through overlapping windows. ``"always"`` looks closer at every photo that large; ``"never"`` looks once. The first
+    look sees the photo at ``input_size`` pixels along its longer side and finds hands of about a sixteenth of that
+    side up.
     """
 
     def __init__(
@@ -129,12 +131,21 @@ class Detector:
         image = check_image(image)
         height, width = image.shape[:2]
         found = self._look(image, [Window(0, 0, width, height)])
+        if self.zoom != "never" and not len(found.scores):
+            found = self._look_from_farther(image)
         worth_it = max(height, width) > ZOOM_FROM * self.input_size
         if worth_it and (self.zoom == "always" or (self.zoom == "auto" and not len(found.scores))):
             closer = self._look(image, zoom_windows(width, height, self.input_size))
             found = Candidates(*(np.concatenate(pair) for pair in zip(found, closer, strict=True)))
         keep = suppress(found.boxes, found.scores)
         return [_detection(found.boxes[i], float(found.right[i]), float(found.scores[i])) for i in keep]
+
+    def _look_from_farther(self, image: NDArray[np.uint8]) -> Candidates:
+        """Candidates of the photo within a grey margin, in pixels of the photo: hands that fill it look smaller."""
+        margin = round(MARGIN * max(image.shape[:2]))
+        framed = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=PADDING_GREY)
+        found = self._look(framed, [Window(0, 0, framed.shape[1], framed.shape[0])])
+        return found._replace(boxes=found.boxes - margin)
 
     @torch.inference_mode()
     def _look(self, image: NDArray[np.uint8], windows: list[Window]) -> Candidates:
