@@ -52,7 +52,7 @@ def refine_fast(
     pull; a hand whose h is not finite, or which no step improves, is given back as it was, bit for bit.
     """
     weights = weights or FastWeights()
-    problem = _Problem(hand, h.double(), keypoints.double(), confidence.double(), weights)
+    problem = FastProblem(hand, h.double(), keypoints.double(), confidence.double(), weights)
     found = minimise(problem.look, problem.start, problem.lower, problem.upper, problem.stride, iterations, 1e-3)
     after = place(problem.articulation, found.state, problem.base)[0][..., :2]
     refined = problem.parameters(found.state).to(h)
@@ -67,7 +67,7 @@ def refine_fast(
     )
 
 
-class _Problem:
+class FastProblem:
     """The energy of a batch of hands as a function of `articulate.place`'s 62 numbers."""
 
     def __init__(self, hand: HandModel, h: Tensor, keypoints: Tensor, confidence: Tensor, weights: FastWeights) -> None:
@@ -94,11 +94,9 @@ class _Problem:
 
     def look(self, state: Float[Tensor, "b 62"]) -> Local:
         points, by = place(self.articulation, state, self.base)
-        off = points - torch.cat([self.keypoints, self.first[..., 2:]], dim=-1)
-        square = off[..., :2].square().sum(-1) / self.weights.pixel**2
-        fade = 1 + square / self.weights.robust**2
-        energy = (self.confidence * square / fade).sum(-1) + (off[..., 2] / self.weights.depth).square().sum(-1)
-        pull = self.confidence / (self.weights.pixel * fade) ** 2
+        energy, pull, flat = self.draw(points[..., :2])
+        off = torch.cat([flat, points[..., 2:] - self.first[..., 2:]], dim=-1)
+        energy = energy + (off[..., 2] / self.weights.depth).square().sum(-1)
         weight = torch.stack([pull, pull, torch.full_like(pull, self.weights.depth**-2)], dim=-1).flatten(1)
         weighted = by.flatten(1, 2) * weight[..., None]
         moved = state - self.start
@@ -107,6 +105,14 @@ class _Problem:
             (off.flatten(1)[:, None] @ weighted)[:, 0] + self.trust * moved,
             weighted.mT @ by.flatten(1, 2) + torch.diag(self.trust),
         )
+
+    def draw(self, points: Float[Tensor, "b 21 2"]) -> tuple[Tensor, Tensor, Tensor]:
+        """The evidence's energy (b), each keypoint's weight in the Gauss-Newton matrix (b 21), the gaps (b 21 2)."""
+        off = points - self.keypoints
+        square = off.square().sum(-1) / self.weights.pixel**2
+        fade = 1 + square / self.weights.robust**2
+        pull = self.confidence / (self.weights.pixel * fade) ** 2
+        return (self.confidence * square / fade).sum(-1), pull, off
 
     def parameters(self, state: Float[Tensor, "b 62"]) -> Float[Tensor, "b 63"]:
         """The state as h."""

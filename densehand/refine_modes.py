@@ -5,6 +5,7 @@ from __future__ import annotations
 from densehand.errors import InputError
 
 FAST, PAPER = "fast", "paper"
+VIEWS, FRAMES = "views", "frames"  # of `densehand refine`
 PAPER_STEPS = 50
 MODES = "off, fast, paper, or a number of gradient steps"
 

@@ -11,7 +11,7 @@ from densehand.hand.articulate import TURN, Articulation, place
 from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel
 from densehand.network.mesh import NUM_PARAMETERS, POSE, decode, skeleton_in_crop
-from densehand.refine_fast import FastWeights, _Problem, refine_fast
+from densehand.refine_fast import FastProblem, FastWeights, refine_fast
 from densehand.refine_modes import FAST, parse_refine
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -89,7 +89,7 @@ def test_placed_derivatives_agree_with_differences(hand: HandModel, turn: float)
 
 def test_the_gradient_is_that_of_the_energy(hand: HandModel) -> None:
     start, target = random_h(hand, 2, 3).double(), evidence(hand, random_h(hand, 2, 4)).double()
-    problem = _Problem(hand, start, target, torch.rand(2, 21).double(), FastWeights())
+    problem = FastProblem(hand, start, target, torch.rand(2, 21).double(), FastWeights())
     state = problem.start + 0.05 * torch.randn(2, 62, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     step = 1e-6 * torch.eye(62).double()
     rise = torch.stack([problem.look(state + e).energy - problem.look(state - e).energy for e in step], -1) / 2e-6
