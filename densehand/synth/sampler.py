@@ -35,6 +35,8 @@ from .skins import SkinLook, sample_looks
 if TYPE_CHECKING:
     from densehand.data.records import Records
 
+    from .retexture import Likeness
+
 CROP_PADDING = 1.5  # side of the crop over the larger side of the keypoints' box
 # How far before a joint's centre its skin may lie (m), in a hand of 95 mm from wrist to middle knuckle
 _FLESH = (0.034, 0.030, 0.024, 0.020, 0.016, *(0.026, 0.019, 0.016, 0.014) * 3, 0.024, 0.017, 0.015, 0.013)
@@ -143,10 +145,17 @@ class Synthesizer:
         self._flesh = torch.tensor(_FLESH, device=self.device)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> SynthBatch:
-        """Draw n pictures with labels. A generator, if given, must live on the synthesizer's device."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, like: Likeness | None = None
+    ) -> SynthBatch:  # fmt: skip
+        """Draw n pictures with labels. A generator, if given, must live on the synthesizer's device.
+
+        like: the n hands to show instead of drawn ones, with the skin of photos (`retexture.py`).
+        """
         if n < 1:
             raise InputError(f"cannot make {n} pictures; ask for at least one")
+        if like is not None and len(like.pose) != n:
+            raise InputError(f"{len(like.pose)} hands are given for {n} pictures; ask for as many")
         generator = generator or self.generator
         config, size, hand = self.config, self.size, self.hand
         draw = Draw(n, generator)
@@ -154,9 +163,13 @@ class Synthesizer:
         seed = torch.randint(2**62, (1,), generator=generator, device=self.device)
         chance = random.Random(int(seed.item()))
 
-        pose, family = sample_poses(n, hand, generator, self.anchors, config.anchor_share)
-        shape = sample_shapes(n, generator, self.device)
-        rotation = sample_rotations(n, generator, self.device)
+        if like is None:
+            pose, family = sample_poses(n, hand, generator, self.anchors, config.anchor_share)
+            shape = sample_shapes(n, generator, self.device)
+            rotation = sample_rotations(n, generator, self.device)
+        else:
+            pose, shape, rotation = like.pose, like.shape, like.rotation
+            family = torch.full((n,), len(FAMILY_NAMES), device=self.device)
         view = quaternion_to_matrix(rotation)
         posed = hand(pose, shape)
         joints = posed.joints @ view.mT
@@ -179,7 +192,7 @@ class Synthesizer:
             posed.vertices, posed.joints, view, offset, centre, half, size, looks, held, generator
         )
         visibility = see(meshes, size)
-        layer = self._layer(meshes, visibility, looks, draw)
+        layer = self._layer(meshes, visibility, looks, draw, like)
 
         images = self._backdrop(draw, looks, chance)
         rows = self._rows(n, config.other_behind, chance)
@@ -209,11 +222,13 @@ class Synthesizer:
             tone=looks.tone,
         )  # fmt: skip
 
-    def records(self, n: int, generator: torch.Generator | None = None) -> Records:
+    def records(
+        self, n: int, generator: torch.Generator | None = None, like: Likeness | None = None
+    ) -> Records:  # fmt: skip
         """`sample` as the training room stores hands: bytes, everything trusted, hidden keypoints included."""
         from densehand.data.records import Records  # the one look upwards: only training asks, and only when it does
 
-        batch = self.sample(n, generator)
+        batch = self.sample(n, generator, like)
         return Records(
             images=(batch.images * 255.0).round().byte().permute(0, 2, 3, 1).contiguous(),
             keypoints=batch.keypoints,
@@ -227,7 +242,9 @@ class Synthesizer:
             masks=batch.mask.byte() * 255,
         )
 
-    def _layer(self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw) -> Float[Tensor, "n 4 s s"]:
+    def _layer(
+        self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw, like: Likeness | None
+    ) -> Float[Tensor, "n 4 s s"]:
         """The lit hand with arm and object as sRGB and soft coverage (n, 4, s, s)."""
         n, size = draw.n, self.size
         lights = sample_lights(self.environments, n, draw.generator)
@@ -249,6 +266,8 @@ class Synthesizer:
         colour = to_srgb(linear * exposure[visibility.covered.picture])
         # the shoulder of a tone curve instead of a hard clip
         colour = torch.where(colour < 0.8, colour, 0.8 + 0.2 * torch.tanh((colour - 0.8) / 0.2))
+        if like is not None:
+            colour = like.paint(colour, meshes, visibility.covered)
         plane = torch.zeros(n * size * size, 4, device=self.device)
         plane[visibility.covered.pixel] = torch.nn.functional.pad(colour, (0, 1), value=1.0)
         plane = plane.view(n, size, size, 4).permute(0, 3, 1, 2).contiguous()
