@@ -7,6 +7,7 @@ No label is used: j_ref is the refiner's last skeleton, weighted by its confiden
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -87,12 +88,14 @@ def refine_estimate(
     estimate: Estimate,
     steps: int = PAPER_STEPS,
     weights: RefineWeights | None = None,
+    watch: Callable[[Float[Tensor, "b 63"]], None] = lambda h: None,
 ) -> Refined:
     """The hands after at most `steps` steps of gradient descent; a hand's energy never rises.
 
     A step that would raise it is not taken and the hand's γ is cut to a fifth; after a step that was taken γ grows
     again, up to `step_sizes` (the paper has one fixed γ, which the feature term of a network trained without L_Feat
     makes overshoot). `estimate` is the network's on the same images. The network's weights are left alone.
+    `watch` is given h after every step.
     """
     weights = weights or RefineWeights()
     estimate = detached(estimate)
@@ -118,6 +121,7 @@ def refine_estimate(
         energy = torch.minimum(energy, there.nan_to_num(torch.inf))
         pace = torch.where(taken, (pace * 1.5).clamp(max=1.0), pace / 5)
         count = count + taken[:, 0]
+        watch(h)
     first, last = (skeleton_in_crop(network.hand, v)[..., :2] for v in (start, h))  # type: ignore[arg-type]
     return Refined(
         h=h,

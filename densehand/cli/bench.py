@@ -8,7 +8,9 @@ import typer
 
 from densehand.bench import CONTESTANTS as _CONTESTANTS
 from densehand.cli.common import choices
+from densehand.refine_modes import PAPER_STEPS
 
+_FIGURES = ("mesh_px", "pa_mm", "iou", "cpu_ms", "batch_ms")
 _USUAL = _CONTESTANTS[:3]  # those of them that are installed
 
 
@@ -17,6 +19,7 @@ def register(app: typer.Typer) -> None:
     # a group of one command would take its place
     group.callback()(lambda: None)
     group.command("render")(render)
+    group.command("refine")(refine)
     app.add_typer(group, name="bench")
 
 
@@ -73,6 +76,69 @@ def render(
                     "both_ms": "" if row.both is None else round(row.both, 3),
                 }
             )
+    finally:
+        torch.set_num_threads(before)
+    if csv_file is not None:
+        append_rows(csv_file, rows)
+
+
+def refine(
+    hands: int = typer.Option(500, min=0, help="Synthetic hands, of a seed that no training uses."),
+    paper: int = typer.Option(40, min=0, help="How many of them the paper's mode is run on (seconds a hand)."),
+    paper_steps: int = typer.Option(PAPER_STEPS, min=1, help="Its gradient steps."),
+    fixtures: Path | None = typer.Option(None, metavar="DIR", help="Folder with val2d.jsonl and val3d.jsonl."),
+    model: str = typer.Option("dhpe-lite", help="Name of a model, or a weights file."),
+    threads: int = typer.Option(1, min=1, help="Threads of torch; times are CPU time of all of them."),
+    csv_file: Path | None = typer.Option(None, "--csv", help="Add the figures as rows to this results file."),
+    picture: Path | None = typer.Option(None, metavar="FILE.png", help="Draw error against iteration."),
+    commit: str = typer.Option("", help="The commit that the rows of --csv name."),
+) -> None:
+    """Print what testing refinement gives and costs: mean 2D error, PA-MPJPE and mask IoU by mode.
+
+    keypoints: the evidence itself, the network's 2D skeleton. oracle: fast, drawn to the true 2D keypoints. Pixels of a
+    224-px crop; CPU milliseconds a hand, one at a time (of fixtures with the network and all) and in a batch.
+
+    [b]Example:[/b] densehand bench refine --hands 100 --paper 0
+    """
+    import torch
+
+    from densehand.bench import refine as bench
+    from densehand.bench.curves import draw_curves
+    from densehand.crops import load_network
+    from densehand.evaluate import append_rows
+
+    if hands == 0 and fixtures is None:
+        raise typer.BadParameter("no synthetic hands are left and no --fixtures given", param_hint="--hands")
+    if picture is not None and not (hands and paper):
+        raise typer.BadParameter("the picture needs --hands and --paper of 1 or more", param_hint="--picture")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    rows = []
+
+    def show(data: str, figures: dict[str, bench.Figures]) -> None:
+        for mode, found in figures.items():
+            row = found.row()
+            cells = (f"{row[name]:>9}" if row[name] == "" else f"{row[name]:>9.3f}" for name in _FIGURES)
+            typer.echo(f"{data:10} {mode:10} {row['hands']:>6} " + " ".join(cells))
+            rows.append({"commit": commit, "data": data, "mode": mode, "threads": threads} | row)
+
+    try:
+        network = load_network(model, torch.device("cpu")).eval()
+        typer.echo(f"{network.config.name}, {threads} threads, torch {torch.__version__}")
+        typer.echo(f"{'data':10} {'mode':10} {'hands':>6} " + " ".join(f"{name:>9}" for name in _FIGURES))
+        if hands:
+            figures, curves = bench.bench_synthetic(network, hands, min(paper, hands), paper_steps, bench.HELD_OUT)
+            show("synthetic", figures)
+            if picture is not None:
+                draw_curves(picture, curves, f"{min(paper, hands)} synthetic hands")
+            if paper:
+                step = figures["paper"].row()["cpu_ms"] / paper_steps
+                typer.echo(
+                    f"paper: {step:.1f} ms a step and hand (published: {bench.PUBLISHED_STEP_MS:g} ms on its GPU)"
+                )
+        for name in ("val2d", "val3d") if fixtures is not None else ():
+            modes = ("off", "fast", paper_steps) if paper else ("off", "fast")
+            show(name, bench.bench_fixtures(network, fixtures or "", f"{name}.jsonl", modes))
     finally:
         torch.set_num_threads(before)
     if csv_file is not None:
