@@ -19,6 +19,7 @@ from densehand.report import (
     PUBLISHED_AUC,
     PUBLISHED_FREIHAND,
     HandErrors,
+    System,
     csv_row,
     figures,
     page,
@@ -150,7 +151,7 @@ def test_the_page_needs_nothing_else_and_is_well_formed():
     assert [image["alt"] for image in images] == [f"{i:02}.jpg" for i in range(29, 5, -1)], "the worst 24, worst first"
     kind, data = images[0]["src"].split(",")
     decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
-    assert kind == "data:image/jpeg;base64" and decoded.shape == (20, 160, 3)
+    assert kind == "data:image/jpeg;base64" and decoded.shape == (28, 224, 3)
     assert np.abs(decoded.mean((0, 1)) - (30, 30, 200)).max() < 6, "red stays red"
     assert "Test of 30" in reader.text and all(name in reader.text for name in KEYPOINT_NAMES)
 
@@ -202,11 +203,59 @@ def test_files(tmp_path):
     folder = tmp_path / "deep" / "out"
     assert sorted(path.name for path in folder.iterdir()) == ["report.csv", "report.html", "report.json"]
     data = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    assert data["all"] == json.loads(json.dumps(summarise(hands)["all"]))
-    assert [row["name"] for row in data["per_hand"]] == ["ä.jpg", "b.jpg"]
-    assert [row["pa_mm_mean"] for row in data["per_hand"]] == [2.0, None]
-    assert [row["missed"] for row in data["per_hand"]] == [0, 1]
+    (told,) = data["systems"]
+    assert told["all"] == json.loads(json.dumps(summarise(hands)["all"]))
+    assert [row["name"] for row in told["per_hand"]] == ["ä.jpg", "b.jpg"]
+    assert [row["pa_mm_mean"] for row in told["per_hand"]] == [2.0, None]
+    assert [row["missed"] for row in told["per_hand"]] == [0, 1]
+    assert [row.get("f5") for row in told["per_hand"]] == [0.5, None]
     with (folder / "report.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
-    assert row == {key: "" if value is None else str(value) for key, value in csv_row(data["all"]).items()}
+    wanted = {"system": "", **csv_row(told["all"])}
+    assert row == {key: "" if value is None else str(value) for key, value in wanted.items()}
     assert (folder / "report.html").read_text(encoding="utf-8") == page(hands)
+
+
+# ---- systems side by side
+
+
+def test_two_systems_side_by_side(tmp_path):
+    a = System("ours", [hand("x", 10, milliseconds=30.0), hand("y", 20, milliseconds=50.0)], {"boxes": "of labels"})
+    b = System("theirs", [hand("x", 30), HandErrors("y", {"px": np.ones(21)})])
+    write_report(tmp_path, [a, b], "Both", dataset="freihand")
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert [entry["name"] for entry in data["systems"]] == ["ours", "theirs"]
+    assert data["systems"][0]["about"] == {"boxes": "of labels"}
+    assert data["systems"][0]["all"]["ms"] == {"mean": 40.0, "median": 40.0}
+    with (tmp_path / "report.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["system"], row["pa_mm_mean"], row["px_mean"], row["ms_median"]) for row in rows] == [
+        ("ours", "15.0", "", "40.0"),
+        ("theirs", "30.0", "1.0", ""),
+    ]
+    reader = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not reader.open
+    lines = reader.found("polyline")
+    assert len(lines) == 2 and lines[0]["stroke"] != lines[1]["stroke"], "one curve a system"
+    for words in ("3D, after alignment (mm) · ours", "3D, after alignment (mm) · theirs", "of labels"):
+        assert words in reader.text
+    with pytest.raises(InputError, match="two have one name"):
+        write_report(tmp_path, [a, System("ours", b.hands)])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind", "cells"),
+    [
+        ("freihand", "pa_mm", ["12.0", "–"]),
+        ("rhd_mmpose", "scaled_mm", ["1.000", "–"]),
+        ("stb", "scaled_mm", ["–", "1.000"]),
+        ("fixtures", "pa_mm", None),
+    ],
+)
+def test_measured_figures_stand_among_published_ones_of_the_same_set(dataset, kind, cells):
+    text = Reader(page([System("ours", [HandErrors("a", {kind: np.full(21, 12.0)})])], dataset=dataset)).text
+    if cells is None:
+        assert "MEASURED HERE" not in text
+    else:
+        words = [line for line in text[text.index("ours: MEASURED HERE") :].split("\n") if line.strip()]
+        assert words[1:3] == cells
