@@ -1,19 +1,23 @@
-"""Measuring on fixtures: the figures of an estimator that knows the truth, and files that are not fixtures."""
+"""Measuring on fixtures, and the command: figures of an estimator that knows the truth, runs stopped and continued."""
 
 import csv
 import json
-from types import SimpleNamespace
+import shutil
+import subprocess
 
 import cv2
 import numpy as np
 import pytest
+from evaluation_cases import fake_estimator, make_dataset, read_rows, write_rows
 
+from densehand.cli import run as densehand
 from densehand.errors import InputError
-from densehand.evaluate import append_rows, by_source, measure, read_fixture, tight_box
+from densehand.evaluate import append_rows, by_source, measure, read_fixture, summary, tight_box
+from densehand.report import HandErrors
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.uniform(20, 80, (21, 2))
-JOINTS = RNG.normal(0, 40, (21, 3)) + (0, 0, 500)
+JOINTS = (RNG.normal(0, 40, (21, 3)) + (0, 0, 500)) / 1000
 
 
 @pytest.fixture
@@ -22,42 +26,40 @@ def folder(tmp_path):
     row = {"image": "hand.png", "source": "drawn", "side": "left", "keypoints_px": TRUTH.tolist()}
     visible = [True] * 20 + [False]
     (tmp_path / "val2d.jsonl").write_text(json.dumps({**row, "visible": visible}) + "\n")
-    (tmp_path / "val3d.jsonl").write_text(json.dumps({**row, "joints_mm": JOINTS.tolist()}) + "\n\n")
+    (tmp_path / "val3d.jsonl").write_text(json.dumps({**row, "joints_mm": (1000 * JOINTS).tolist()}) + "\n\n")
     return tmp_path
 
 
-def estimator_that_is_off_by(pixels, metres=0.0):
-    """An estimator that knows the fixture, moved right and with one joint pulled."""
-    joints = (JOINTS - JOINTS[0]) / 1000
-    joints[5, 0] += metres
-    hand = SimpleNamespace(
-        keypoints_2d=TRUTH + (pixels, 0), joints_3d=joints, side="left", project=lambda points: TRUTH + (2 * pixels, 0)
-    )
-    return lambda image, boxes: [hand]
+# ---- fixtures
 
 
 def test_errors_are_in_pixels_of_a_224_crop(folder):
-    (result,) = measure(estimator_that_is_off_by(2.0), folder, "val2d.jsonl")
-    box = tight_box(result.row)
+    (hand,) = measure(fake_estimator(TRUTH, JOINTS, pixels=2.0), folder, "val2d.jsonl")
+    box = tight_box(read_fixture(folder, "val2d.jsonl")[0])
     side = max(box[2] - box[0], box[3] - box[1]) * 1.5
-    assert result.error_px.shape == (20,), "hidden keypoints are not measured"
-    np.testing.assert_allclose(result.error_px, 2.0 * 224 / side)
-    np.testing.assert_allclose(result.mesh_px, 4.0 * 224 / side)
-    assert result.pa_mm is None and result.side_right is True
+    assert np.isnan(hand.errors["px"]).tolist() == [False] * 20 + [True], "hidden keypoints are not measured"
+    np.testing.assert_allclose(hand.errors["px"][:20], 2.0 * 224 / side)
+    np.testing.assert_allclose(hand.errors["mesh_px"][:20], 4.0 * 224 / side)
+    assert "pa_mm" not in hand.errors and hand.scores["side_right"] == 1
 
 
 def test_3d_errors_are_in_millimetres(folder):
-    (result,) = measure(estimator_that_is_off_by(0.0, metres=0.021), folder, "val3d.jsonl")
-    assert result.root_mm == pytest.approx(1.0), "21 mm at one of 21 joints"
-    assert 0.5 < result.pa_mm <= 21 / 21**0.5, "alignment can only lower the root mean square"
-    (perfect,) = measure(estimator_that_is_off_by(0.0), folder, "val3d.jsonl")
-    assert perfect.pa_mm < 1e-6
+    (hand,) = measure(fake_estimator(TRUTH, JOINTS, metres=0.021), folder, "val3d.jsonl")
+    assert hand.errors["root_mm"].mean() == pytest.approx(1.0), "21 mm at one of 21 joints"
+    assert 0.5 < hand.errors["pa_mm"].mean() <= 21 / 21**0.5, "alignment can only lower the root mean square"
+    (perfect,) = measure(fake_estimator(TRUTH, JOINTS), folder, "val3d.jsonl")
+    assert perfect.errors["pa_mm"].max() < 1e-6
 
 
 def test_summary_by_source(folder):
-    groups = by_source(measure(estimator_that_is_off_by(1.0), folder, "val3d.jsonl"))
+    groups = by_source(measure(fake_estimator(TRUTH, JOINTS, pixels=1.0), folder, "val3d.jsonl"))
     assert set(groups) == {"all", "drawn"} and groups["all"] == groups["drawn"]
     assert groups["all"]["hands"] == 1 and groups["all"]["side_right"] == 1.0
+
+
+def test_missed_hands_count_in_the_share_and_in_no_mean():
+    hands = [HandErrors("a", {"px": np.full(21, 2.0)}), HandErrors("b", {"px": np.full(21, np.inf)})]
+    assert summary(hands) == {"hands": 2, "missed": 0.5, "median_px": 2.0, "mean_px": 2.0}
 
 
 def test_files_that_are_no_fixtures(tmp_path):
@@ -75,3 +77,137 @@ def test_results_files_grow_and_may_gain_columns(tmp_path):
     append_rows(path, [{"a": 2, "b": 3}])
     with path.open(newline="") as stream:
         assert list(csv.DictReader(stream)) == [{"a": "1", "b": ""}, {"a": "2", "b": "3"}]
+
+
+# ---- the command
+
+
+@pytest.fixture
+def fake_model(monkeypatch):
+    """`HandEstimator` gives a model that is 3 px off."""
+    made = []
+
+    def build(*arguments, **options):
+        made.append((arguments, options))
+        return fake_estimator(TRUTH, JOINTS, pixels=3.0)
+
+    monkeypatch.setattr("densehand.pipeline.HandEstimator", build)
+    return made
+
+
+def test_the_plain_way_of_calling_it(folder, fake_model, capsys):
+    assert densehand(["evaluate", str(folder), "--csv", str(folder / "r.csv"), "--commit", "abc"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:4] for line in lines] == [
+        [part, source, "hands", "1"] for part in ("val2d", "val3d") for source in ("all", "drawn")
+    ]
+    names = lines[2].split()[2::2]
+    assert names == ["hands", "median_px", "mean_px", "mesh_px", "pa_mm", "root_mm", "side_right"]
+    assert fake_model == [(("dhpe-lite",), {"device": "auto", "refine": 0, "hand": None})]
+    with (folder / "r.csv").open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    assert list(row)[:7] == ["model", "refine", "commit", "fixture", "source", "hands", "median_px"]
+    assert (row["model"], row["commit"], row["fixture"], row["source"]) == ("fake", "abc", "val2d", "all")
+
+
+def keypoints_file(path, dataset, off=1.0):
+    """Another system's predictions of the dataset, `off` px to the right."""
+    rows = [
+        {"schema": "densehand-keypoints/1", "image": row["image"], "milliseconds": 7.0,
+         "hands": [{"keypoints_2d": (np.array(row["keypoints_px"]) + (off, 0)).tolist(), "side": row["side"]}]}
+        for row in read_rows(dataset)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_two_systems_in_one_report_and_again(tmp_path, fake_model, capsys):
+    data = make_dataset(tmp_path / "data")
+    file, out = keypoints_file(tmp_path / "other.jsonl", data), tmp_path / "out"
+    command = ["evaluate", str(data), "-d", "densehand", "--model", "m", "--predictions", f"theirs={file}"]
+    assert densehand([*command, "--report", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert [s["name"] for s in report["systems"]] == ["fake", "theirs"] and report["dataset"] == "densehand"
+    assert [s["all"]["hands"] for s in report["systems"]] == [6, 6]
+    theirs = report["systems"][1]["all"]
+    assert theirs["ms"]["median"] == 7 and theirs["scores"]["side_right"] == 1 and "pa_mm" not in theirs
+    page = (out / "report.html").read_text()
+    assert page.count("<img ") == 12 and "theirs" in page
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert densehand([*command, "--report", str(out)]) == 0
+    assert "continuing after 6 hands" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before, "all is there, nothing is done again"
+
+
+def test_other_settings_are_refused_and_restart_begins_anew(tmp_path, capsys):
+    data = make_dataset(tmp_path / "data")
+    file, out = keypoints_file(tmp_path / "p.jsonl", data), tmp_path / "out"
+    command = ["evaluate", str(data), "-d", "densehand", "--predictions", str(file), "--report", str(out)]
+    assert densehand([*command, "--limit", "2"]) == 0
+    assert densehand(command) == 0, "a longer run continues a shorter one"
+    keypoints_file(file, data, off=2.0)
+    assert densehand(command) == 1
+    assert "results of other settings: predictions" in capsys.readouterr().err
+    assert densehand([*command, "--restart"]) == 0
+    row = read_rows(data)
+    row[1]["keypoints_px"][0][0] += 1
+    write_rows(data, row)
+    assert densehand(command) == 1
+    assert "labels of labels.jsonl:2 have changed" in capsys.readouterr().err
+
+
+def test_bad_pictures_and_labels_are_counted(tmp_path, fake_model, capsys):
+    data = make_dataset(tmp_path / "data")
+    (data / "01.png").write_bytes(b"no picture")
+    rows = read_rows(data)
+    rows[2]["keypoints_px"] = rows[2]["keypoints_px"][:20]
+    write_rows(data, rows)
+    assert densehand(["evaluate", str(data), "-d", "densehand", "--report", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert "unreadable 1" in said.err and "unlabelled 1" in said.err and "20 joints" in said.err
+    assert "hands 5  missed 0.2" in said.out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "missed: the picture cannot be read" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-d", "imagenet"], "unknown dataset 'imagenet'; known: fixtures, densehand, freihand"),
+        (["-d", "freihand"], "lacks training/rgb"),
+        (["-d", "densehand", "--split", "none"], "none.jsonl"),
+        (["-d", "densehand", "--predictions", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["-d", "densehand", "--boxes", "guess"], "boxes 'guess': use labels or detect"),
+        (["-d", "densehand", "--consistency", "time"], "consistency 'time': use crops or views"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path, fake_model, capsys, arguments, said):
+    assert densehand(["evaluate", str(make_dataset(tmp_path)), *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_consistency_by_the_command(tmp_path, fake_model, capsys):
+    data = make_dataset(tmp_path / "data")
+    for kind in ("crops", "views"):
+        command = ["evaluate", str(data), "-d", "densehand", "--consistency", kind, "--report", str(tmp_path / "out")]
+        assert densehand(command) == 0
+        told = json.loads((tmp_path / "out" / f"consistency-{kind}.json").read_text())["systems"][0]
+        assert told["percent_mean"] == pytest.approx(0, abs=1e-6), "it always says the same hand"
+        assert (told["of"], told["missed"]) == ((6, 0) if kind == "crops" else (2, 0))
+    assert "hands 2 of 2" in capsys.readouterr().out
+
+
+def test_the_page_opens_in_a_browser(tmp_path, fake_model):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    data = make_dataset(tmp_path / "data", 3)
+    assert densehand(["evaluate", str(data), "-d", "densehand", "--report", str(tmp_path / "out")]) == 0
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    page = tmp_path / "out" / "report.html"
+    shown = subprocess.run(
+        [*command, "--enable-logging=stderr", "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    assert shown.returncode == 0 and "CONSOLE" not in shown.stderr
+    assert "Share of correct keypoints" in shown.stdout and shown.stdout.count("<img ") == 3

@@ -1,0 +1,1 @@
+"""Measuring: a dataset's samples → what a system says of them → errors → `densehand.report` (docs/evaluate.md)."""

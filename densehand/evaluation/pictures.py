@@ -1,0 +1,62 @@
+"""A picture of one case: the hand's surroundings with its labels and the estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from densehand.errors import DensehandError
+from densehand.evaluation.cases import Case
+from densehand.evaluation.errors import PADDING, known_keypoints
+from densehand.hand.keypoints import BONES
+
+SIDE = 224  # pixels of the picture
+TRUTH, ESTIMATE = (60, 220, 90), (255, 70, 60)
+"""Colours of the labels and of the estimate, RGB."""
+
+_SHIFT = 4  # cv2 draws at 1/16 pixel
+
+
+def case_picture(case: Case, points: Float[np.ndarray, "21 2"] | None) -> Callable[[], UInt8[np.ndarray, "h w 3"]]:
+    """A function that draws the case: labels green, the estimate (pixels of the photo) red. It never raises."""
+
+    def draw() -> np.ndarray:
+        try:
+            image = case.sample.read_image()
+        except DensehandError:
+            return _blank()
+        height, width = image.shape[:2]
+        box = np.array([0, 0, width, height], dtype=float) / PADDING if case.box is None else case.box
+        middle = np.array([width, height]) / 2 if case.box is None else (box[:2] + box[2:]) / 2
+        side = max(PADDING * float((box[2:] - box[:2]).max()), 8.0)
+        low, zoom = middle - side / 2, SIDE / side
+        matrix = np.array([[zoom, 0, -low[0] * zoom], [0, zoom, -low[1] * zoom]])
+        tile = cv2.warpAffine(image, matrix, (SIDE, SIDE), flags=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+        if case.sample.keypoints_2d is not None:
+            _skeleton(tile, (case.sample.keypoints_2d - low) * zoom, known_keypoints(case), TRUTH)
+        if points is not None:
+            _skeleton(tile, (points - low) * zoom, np.ones(21, dtype=bool), ESTIMATE)
+        return tile
+
+    return draw
+
+
+def _skeleton(tile: UInt8[np.ndarray, "h w 3"], points: np.ndarray, known: np.ndarray, colour: tuple) -> None:
+    # far points would make cv2 overflow; beyond the tile they are not seen anyway
+    fixed = (np.clip(np.nan_to_num(points) - 0.5, -4 * SIDE, 4 * SIDE) * 2**_SHIFT).round().astype(int)
+    for a, b in BONES:
+        if known[a] and known[b]:
+            cv2.line(tile, fixed[a].tolist(), fixed[b].tolist(), colour, 2, cv2.LINE_AA, _SHIFT)
+    for point in fixed[known]:
+        cv2.circle(tile, point.tolist(), 3 << _SHIFT, colour, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _blank() -> UInt8[np.ndarray, "h w 3"]:
+    """Stands for a picture that cannot be read."""
+    tile = np.full((SIDE, SIDE, 3), 225, dtype=np.uint8)
+    cv2.line(tile, (0, 0), (SIDE, SIDE), (190, 190, 190), 2, cv2.LINE_AA)
+    cv2.line(tile, (0, SIDE), (SIDE, 0), (190, 190, 190), 2, cv2.LINE_AA)
+    return tile
