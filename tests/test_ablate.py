@@ -1,0 +1,358 @@
+"""The ablation: what each row takes away, batches that all rows share, exact going on, and a table that tells signs."""
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from densehand.ablation import ROW_NAMES
+from densehand.ablation.data import PoolStream, joined, kept, rendered
+from densehand.ablation.figure import Line, Panel, draw, mean_curve, panels, ticks
+from densehand.ablation.measure import TestHands, aligned_errors, measure, scaled_errors
+from densehand.ablation.rows import ROWS, full_weights, load_state, state_of, without_refiner
+from densehand.ablation.table import cell, csv_rows, text
+from densehand.cli import run as command
+from densehand.data.records import Records
+from densehand.errors import InputError
+from densehand.hand.model import HandModel
+from densehand.metrics import pa_mpjpe, scaled_error
+from densehand.network.mesh import MeshParameters, encode
+from densehand.network.zoo import build_model
+from densehand.synth import Synthesizer
+from densehand.train.config import LossWeights
+from densehand.train.selfsup import parameters_of as fits
+
+OPTIONS = (
+    "--size 64 --batch 2 --steps 4 --head-start 0 --start none --pool 4 --test-hands 3 --children 3 --curve-hands 3"
+)
+OPTIONS += " --seeds 1 --device cpu"
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return HandModel.load("open")
+
+
+@pytest.fixture(scope="module")
+def records(hand):
+    return rendered(Synthesizer(hand, size=64), 3, seed=5)
+
+
+# ---- rows
+
+
+def test_rows_are_the_papers_and_take_away_what_they_say():
+    assert tuple(ROWS) == ROW_NAMES
+    full = full_weights("dhpe-lite")
+    assert full.features and full.shape and full.laplacian and full.hierarchical
+    for row in ROWS.values():
+        assert set(row.weights) <= set(vars(LossWeights()))
+        assert all(getattr(full, name) != value for name, value in row.weights.items()), row.title
+    changed = {n: sum([bool(r.weights), not r.refiner, not r.augmented, not r.refined]) for n, r in ROWS.items()}
+    assert changed == dict.fromkeys(ROW_NAMES, 1) | {"full": 0, "no-refiner": 2}  # f_Ref and its loss go together
+    papers = full_weights("dhpe-paper")
+    assert papers.projection == 0 and not papers.robust
+
+
+def test_without_refiner_the_last_skeleton_is_the_heat_maps_own(hand):
+    torch.manual_seed(0)
+    network = build_model("dhpe-lite", hand).eval()
+    with torch.no_grad():
+        network.regressor.f_ref.weight.normal_(std=0.1)
+        images = torch.rand(2, 3, 64, 64)
+        before = network(images)
+        after = without_refiner(network)(images)
+    assert not torch.equal(before.keypoints[3], before.keypoints[0])
+    for j in after.keypoints:
+        assert torch.equal(j, before.keypoints[0])
+
+
+@pytest.mark.parametrize("refiner", [True, False])
+def test_weights_come_back_from_their_state(hand, refiner):
+    first, second = (build_model("dhpe-lite", hand).eval() for _ in range(2))
+    other = build_model("dhpe-lite", hand)
+    if not refiner:
+        first, second = without_refiner(first), without_refiner(second)
+    else:
+        other = without_refiner(other)
+    load_state(second, state_of(first))
+    with torch.no_grad():
+        images = torch.rand(1, 3, 64, 64)
+        assert torch.equal(first(images).parameters[-1], second(images).parameters[-1])
+    with pytest.raises(RuntimeError, match="another network"):
+        load_state(other, state_of(first))
+
+
+# ---- shared hands and batches
+
+
+def test_hands_are_a_function_of_the_seed_and_kept_in_a_file(hand, records, tmp_path):
+    path, calls = tmp_path / "pool.safetensors", []
+
+    def make():
+        calls.append(1)
+        return records
+
+    first, second = kept(path, make), kept(path, make)
+    assert len(calls) == 1
+    for name, value in vars(records).items():
+        assert torch.equal(getattr(first, name), value) and torch.equal(getattr(second, name), value), name
+    again = rendered(Synthesizer(hand, size=64), 3, seed=5)
+    assert torch.equal(again.images, records.images)
+    assert not torch.equal(rendered(Synthesizer(hand, size=64), 3, seed=6).pose, records.pose)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"pool\.safetensors: cannot be read.*delete it"):
+        kept(path, make)
+
+
+def test_batches_are_the_same_for_every_row_until_hands_are_added(hand, records):
+    from densehand.ablation.run import Options, row_config
+
+    options = Options(size=64, batch=4, steps=10)
+    streams = []
+    for name in ("full", "no-2d"):
+        config = row_config(options, ROWS[name], 3, "none", records, "cpu", 1)
+        streams.append(PoolStream(config, hand, [(records, 4)]))
+    first, second = streams
+    second.batch(0)
+    assert torch.equal(first.batch(7).images, second.batch(7).images)
+    assert not torch.equal(first.batch(7).images, first.batch(8).images)
+    other = replace(records, pose=records.pose + 10)
+    first.add(other)
+    drawn = torch.cat([first.batch(step).pose for step in range(8)])
+    share = float((drawn.mean(1) > 5).float().mean())
+    assert 0.2 < share < 0.8
+    assert (joined([records, other]).pose[3:] > 5).any()
+    halves = PoolStream(streams[0].config, hand, [(records, 1), (other, 3)]).batch(0)
+    assert ((halves.pose.mean(1) > 5).tolist()) == [False, True, True, True]
+
+
+def test_real_hands_are_half_of_a_batch_and_the_test(hand, records, tmp_path, monkeypatch):
+    from densehand.ablation.run import Ablation, Options
+
+    asked = []
+
+    def dataset(name, root, hand, split, limit):
+        asked.append((name, root, split))
+        few = Records(**{k: v[:1] for k, v in vars(records).items()})
+        return [few, records], None
+
+    monkeypatch.setattr("densehand.data.labelled.load_dataset", dataset)
+    options = Options(data="rhd", root="there", split="training", test_split="evaluation", batch=8, size=64)
+    runs = Ablation(tmp_path, options, "cpu")
+    assert [count for _, count in runs.sources(records)] == [1, 3, 4]
+    assert len(runs.test.joints[0]) == 3
+    assert asked == [("rhd", "there", "training"), ("rhd", "there", "evaluation")]
+    with pytest.raises(InputError, match="data rhd there and synthetic here"):
+        Ablation(tmp_path, replace(options, data="synthetic"), "cpu")
+
+
+# ---- measuring
+
+
+class Knows(torch.nn.Module):
+    """Says what it is told, whatever it sees."""
+
+    def __init__(self, hand, h):
+        super().__init__()
+        self.hand, self.h = hand, h
+
+    def forward(self, images):
+        from densehand.network.mesh import skeleton_in_crop
+
+        flat = skeleton_in_crop(self.hand, self.h)[..., :2]
+        ones = torch.ones(len(self.h), 21)
+        return type("Estimate", (), {"parameters": [self.h], "keypoints": [flat], "keypoint_confidence": ones})()
+
+    def render_mask(self, h, size):
+        return torch.zeros(len(h), size, size)
+
+
+def test_the_truth_measures_as_perfect_and_a_shift_as_its_length(hand, records):
+    hands = TestHands.cut(hand, records, 64, limit=3)
+    batch = hands.batches[0]
+    wrist = batch.skeleton[:, 0]
+    scale = (batch.skeleton[:, 9] - wrist).norm(dim=-1) / torch.tensor(
+        np.linalg.norm(hands.joints[0][:, 9] - hands.joints[0][:, 0], axis=-1) / 1000
+    )
+    h = encode(MeshParameters(batch.pose, batch.shape, batch.rotation, scale.float(), wrist))
+    batch.keypoints = batch.skeleton[..., :2].clone()
+    found = measure(Knows(hand, h), hands)
+    assert found["px"] < 0.01 and found["pa_mm"] < 0.01 and found["near"] == 1
+    assert found["auc_20_50"] == 1 and 0.95 < found["auc_0_50"] < 1  # at threshold 0 the wrist alone is right
+    assert found["iou"] == 0  # nothing is drawn
+    moved = h.clone()
+    moved[:, 60] += 0.5  # half a crop unit, beyond τ
+    moved = measure(Knows(hand, moved), hands)
+    assert moved["px"] == pytest.approx(56.0, abs=0.02) and moved["near"] == 0
+    assert moved["pa_mm"] == pytest.approx(found["pa_mm"], abs=1e-3)
+
+
+@given(st.integers(0, 2**31))
+def test_joint_errors_average_to_the_measures_of_the_field(seed):
+    generator = np.random.default_rng(seed)
+    found, truth = generator.normal(size=(2, 3, 21, 3)) * 50
+    assert np.allclose(
+        aligned_errors(found, truth).mean(1), [pa_mpjpe(f, t) for f, t in zip(found, truth, strict=True)]
+    )
+    naive = [scaled_error(f, t) for f, t in zip(found, truth, strict=True)]
+    assert np.allclose(scaled_errors(found, truth).mean(1), naive)
+
+
+def test_first_hands_are_whole_batches(hand, records):
+    hands = TestHands.cut(hand, records, 64, limit=3, batch=1)
+    assert [len(hands.first(n).batches) for n in (1, 2, 3)] == [1, 2, 3]
+    untrusted: Records = replace(records, trust=torch.tensor([0.0, 1.0, 1.0]))
+    assert len(TestHands.cut(hand, untrusted, 64, limit=9).joints[0]) == 2
+    with pytest.raises(InputError, match="none of 3 test hands has trusted 3D labels"):
+        TestHands.cut(hand, replace(records, trust=torch.zeros(3)), 64, limit=9)
+
+
+# ---- the table and the curves
+
+
+def made_up(px, pa, seeds=(0, 1), off=1.0):
+    """Results by seed of one row; without testing refinement `off` px more."""
+    return {
+        seed: {
+            "figures": {
+                mode: {"px": px[seed] + more, "pa_mm": pa[seed], "auc_20_50": 1 - pa[seed] / 50, "auc_0_50": 0.5,
+                       "iou": None, "pck": np.linspace(0, 1, 51).tolist()}
+                for mode, more in (("fast", 0.0), ("off", off))
+            },
+            "learning": [{"step": 0, "pa_mm": 20.0, "near": 0.0}, {"step": 4, "pa_mm": pa[seed], "near": 0.5}],
+        }
+        for seed in seeds
+    }  # fmt: skip
+
+
+def test_differences_are_taken_seed_by_seed_with_their_sign():
+    full, shape = made_up([10.0, 20.0], [8.0, 9.0]), made_up([11.0, 22.0], [7.5, 9.5])
+    results = {"full": full, "no-refinement": full, "no-shape": shape}
+    found = cell(results, "no-shape", "fast", "px")
+    assert (found.mean, found.difference, found.worse, found.shared) == (16.5, 1.5, 2, 2)
+    assert found.difference_spread == pytest.approx(0.5**0.5)
+    assert cell(results, "no-shape", "fast", "pa_mm").worse == 1
+    assert cell(results, "no-shape", "fast", "auc_20_50").worse == 1  # less is worse
+    assert cell(results, "no-refinement", "fast", "px").difference == 1.0
+    assert cell(results, "full", "fast", "px").difference is None
+    assert cell(results, "no-shape", "fast", "iou") is None
+    assert cell({"no-shape": {0: shape[0]}, "full": {}}, "no-shape", "fast", "px").difference is None
+    table = text(results)
+    assert "| without shape loss | 2 | 16.50 ± 7.78 (+1.50 ± 0.71) |" in table
+    assert table.count("without testing refinement") == 1  # no row among regressions alone
+    options = dict.fromkeys(("model", "size", "batch", "head_start", "steps", "pool", "test_hands"), 1)
+    lines = {(line["row"], line["compared_with"]): line for line in csv_rows(results, options, "abc")}
+    assert lines["no-shape", "full, fast"]["px_difference"] == 1.5
+    assert lines["no-shape", "full, fast"]["px_worse"] == "2 of 2"
+    assert lines["no-refinement", "full, fast"]["refine"] == "off"
+
+
+def test_one_seed_has_no_spread():
+    results = {"full": made_up([10.0], [8.0], seeds=(0,))}
+    found = cell(results, "full", "fast", "px")
+    assert found.spread is None and found.seeds == 1
+    assert "| full | 1 | 10.00 | 8.00 |" in text(results)
+
+
+def test_curves_become_one_picture_in_the_rows_colours():
+    results = {"full": made_up([10.0, 20.0], [8.0, 9.0]), "no-2d": made_up([11.0, 22.0], [9.0, 10.0])}
+    curve = {"iterations": [0, 5], "px": [10.0, 9.0]}
+    charts = panels(results, {"full": {0: {"fast": curve, "paper": curve}}})
+    assert [len(chart.lines) for chart in charts] == [2, 2, 2, 2]
+    picture = np.asarray(Image.open(BytesIO(draw(charts))).convert("RGB")).astype(int)
+    assert (np.abs(picture - [213, 94, 0]).sum(-1) < 30).sum() > 200
+    with pytest.raises(ValueError, match="no curves"):
+        draw([])
+    flat = Panel("flat", "x", "y", [Line("one", (0, 0, 0), [0.0, 1.0], [2.0, 2.0])])
+    assert draw([flat]).startswith(b"\x89PNG")
+
+
+def test_mean_curves_and_ticks():
+    assert mean_curve([([0, 5, 9], [1.0, 2.0, 3.0]), ([0, 9], [3.0, 5.0])]) == ([0.0, 9.0], [2.0, 4.0])
+
+
+@given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))
+def test_ticks_are_few_and_within(low, span):
+    values = ticks(low, low + span)
+    assert 1 <= len(values) <= 8
+    assert all(low - 1e-6 * span <= v <= low + span * (1 + 1e-6) for v in values)
+
+
+# ---- the command
+
+
+def weights_of(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "weights.safetensors")
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights_and_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
+    from densehand.train import module
+
+    arguments = ["ablate", *OPTIONS.split(), "--rows", "full"]
+    for name in ("PAPER_STEPS", "FAST_STEPS"):
+        monkeypatch.setattr(f"densehand.ablation.run.{name}", (0, 1))
+    # four steps make no realistic mesh, so the true ones stand in for the network's
+    monkeypatch.setattr("densehand.ablation.run.estimate_seeds", lambda network, hand, records, size: fits(records))
+    assert command([*arguments, "--out", str(tmp_path / "whole"), "--curve-hands", "0"]) == 0
+    step = module.Training.training_step
+
+    def dies_at_three(self, number, index):
+        if int(number) == 3:
+            raise KeyboardInterrupt
+        return step(self, number, index)
+
+    stopped = [*arguments, "--out", str(tmp_path / "stopped")]
+    monkeypatch.setattr(module.Training, "training_step", dies_at_three)
+    with suppress(SystemExit):  # Lightning's way out on an interrupt
+        assert command(stopped) != 0
+    monkeypatch.setattr(module.Training, "training_step", step)
+    place = tmp_path / "stopped" / "0" / "full"
+    assert (place / "last.ckpt").is_file() and not (place / "result.json").is_file()
+    assert command(stopped) == 0
+    expected, got = weights_of(tmp_path / "whole" / "0" / "full"), weights_of(place)
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    result = json.loads((place / "result.json").read_text())
+    assert result["new_samples"]["samples"] == 3 and not (place / "last.ckpt").is_file()
+    assert [point["step"] for point in result["learning"]] == [0, 1, 2, 3, 4]
+    written = (place / "result.json").stat().st_mtime_ns
+    capsys.readouterr()
+    table = tmp_path / "t.csv"
+    summary = ["ablate", "--out", str(tmp_path / "stopped"), "--rows", "full,no-refinement", "--seeds", "1"]
+    assert command([*summary, "--curve-hands", "3", "--summarise", "--csv", str(table)]) == 0
+    assert "without testing refinement | 1 |" in capsys.readouterr().out
+    assert (place / "result.json").stat().st_mtime_ns == written
+    assert len(table.read_text().splitlines()) == 4
+    assert Image.open(tmp_path / "stopped" / "ablation.png").size[0] > 500
+    assert command([*stopped, "--steps", "5"]) == 1
+    assert "steps 4 there and 5 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "full,nothing"], "'nothing' is not one of full"),
+        (["--size", "100"], "not a multiple of 32"),
+        (["--data", "stb"], "a dataset and --root DIR belong together"),
+        (["--data", "stb", "--root", "x"], "name a split to measure on"),
+        (["--data", "stb", "--root", "x", "--test-split", "test", "--photos", "y"], "and no --photos"),
+    ],
+)
+def test_a_wrong_command_line_is_told(arguments, message, tmp_path, capsys):
+    assert command(["ablate", "--out", str(tmp_path / "new"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_to_summarise_is_told(tmp_path, capsys):
+    assert command(["ablate", "--out", str(tmp_path), "--summarise"]) == 1
+    assert "no ablation there" in capsys.readouterr().err
