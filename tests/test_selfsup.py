@@ -150,7 +150,7 @@ def test_a_seed_without_a_hand_in_sight_gives_nothing_but_stays_finite(hand):
 
 
 def test_rendered_skin_takes_the_photos_colour(hand, synthesizer):
-    """A picture of the hand's other side: nothing is seen of it in the photo, its colour is the photo's all the same."""
+    """The hand's other side, of which the photo shows nothing, has the colour of the photo all the same."""
     seed = mesh_of(hand)
     images = torch.full((1, SIZE, SIZE, 3), 255, dtype=torch.uint8) * torch.tensor([0.5, 0.25, 0.6])
     index = torch.zeros(8, dtype=torch.long)

@@ -145,9 +145,7 @@ class Synthesizer:
         self._flesh = torch.tensor(_FLESH, device=self.device)
 
     @torch.no_grad()
-    def sample(
-        self, n: int, generator: torch.Generator | None = None, like: Likeness | None = None
-    ) -> SynthBatch:  # fmt: skip
+    def sample(self, n: int, generator: torch.Generator | None = None, like: Likeness | None = None) -> SynthBatch:
         """Draw n pictures with labels. A generator, if given, must live on the synthesizer's device.
 
         like: the n hands to show instead of drawn ones, with the skin of photos (`retexture.py`).
@@ -222,9 +220,7 @@ class Synthesizer:
             tone=looks.tone,
         )  # fmt: skip
 
-    def records(
-        self, n: int, generator: torch.Generator | None = None, like: Likeness | None = None
-    ) -> Records:  # fmt: skip
+    def records(self, n: int, generator: torch.Generator | None = None, like: Likeness | None = None) -> Records:
         """`sample` as the training room stores hands: bytes, everything trusted, hidden keypoints included."""
         from densehand.data.records import Records  # the one look upwards: only training asks, and only when it does
 
