@@ -139,6 +139,34 @@ def test_two_systems_in_one_report_and_again(tmp_path, fake_model, capsys):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before, "all is there, nothing is done again"
 
 
+def test_freihand_results_beside_the_published_ones(tmp_path, capsys):
+    """FreiHAND's evaluation split in its published layout; predictions moved, turned and scaled: PA errors are 0."""
+    root, rng = tmp_path / "freihand", np.random.default_rng(0)
+    (root / "evaluation/rgb").mkdir(parents=True)
+    joints, vertices = (rng.normal(0, 0.04, (4, count, 3)) + (0, 0, 0.6) for count in (21, 778))
+    for index in range(4):
+        cv2.imwrite(str(root / f"evaluation/rgb/{index:08d}.jpg"), np.zeros((224, 224, 3), np.uint8))
+    files = {"K": [[[480, 0, 112], [0, 480, 112], [0, 0, 1]]] * 4, "xyz": joints.tolist(), "verts": vertices.tolist()}
+    for name, content in files.items():
+        (root / f"evaluation_{name}.json").write_text(json.dumps(content))
+    turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    moved = [(1.5 * points @ turn.T - 0.2).tolist() for points in (joints, vertices)]
+    file, out = tmp_path / "pred.json", tmp_path / "out"
+    file.write_text(json.dumps(moved))
+    command = ["evaluate", str(root), "-d", "freihand", "--split", "evaluation", "--predictions", f"theirs={file}"]
+    assert densehand([*command, "--report", str(out)]) == 0
+    figures = json.loads((out / "report.json").read_text())["systems"][0]["all"]
+    assert figures["hands"] == 4 and figures["pa_mm"]["mean"] < 1e-6
+    assert figures["scores"]["pa_mpvpe_mm"] < 1e-6 and figures["scores"]["f5"] == 1
+    assert "px" not in figures, "the format has no 2D"
+    page = (out / "report.html").read_text()
+    assert "theirs: MEASURED HERE" in page and page.count("<img ") == 4
+    file.write_text(json.dumps([part[:3] for part in moved]))
+    assert densehand(command) == 1
+    assert "predictions of 3 hands, but the dataset has 4" in capsys.readouterr().err
+    assert densehand([*command, "--limit", "3"]) == 0
+
+
 def test_other_settings_are_refused_and_restart_begins_anew(tmp_path, capsys):
     data = make_dataset(tmp_path / "data")
     file, out = keypoints_file(tmp_path / "p.jsonl", data), tmp_path / "out"

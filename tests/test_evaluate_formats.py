@@ -1,6 +1,7 @@
 """Files of predictions: every format read, every fault named with its row, pictures found by the end of their path."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -284,6 +285,9 @@ def test_mediapipe_turns_sides_round_and_gives_pixels():
 
 
 def test_without_mediapipe_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "mediapipe", None)
-    with pytest.raises(DependencyError, match=r"pip install 'densehand\[mediapipe\]'"):
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(DependencyError, match=r"pip install 'mediapipe<0\.10\.30'"):
+        MediapipeSystem()
+    monkeypatch.setitem(sys.modules, "mediapipe", SimpleNamespace(__version__="0.10.33"))
+    with pytest.raises(DependencyError, match=r"0\.10\.33 is without its legacy solutions"):
         MediapipeSystem()

@@ -232,6 +232,10 @@ def test_view_consistency_is_over_the_photos_of_one_hand(tmp_path):
     again = Oracle(misses=[4])
     assert consistency.measure("views", cases(folder), [again], [Journal(path, {})]) == [found]
     assert again.asked == [], "it is all in the journal"
+    rows[1]["keypoints_px"][0][0] += 1
+    write_rows(folder, rows)
+    with pytest.raises(InputError, match=r"labels of labels\.jsonl:2 have changed"):
+        consistency.measure("views", cases(folder), [again], [Journal(path, {})])
 
 
 def test_consistency_needs_boxes_or_hand_ids(tmp_path):

@@ -222,7 +222,7 @@ def test_files(tmp_path):
 def test_two_systems_side_by_side(tmp_path):
     a = System("ours", [hand("x", 10, milliseconds=30.0), hand("y", 20, milliseconds=50.0)], {"boxes": "of labels"})
     b = System("theirs", [hand("x", 30), HandErrors("y", {"px": np.ones(21)})])
-    write_report(tmp_path, [a, b], "Both", dataset="freihand")
+    write_report(tmp_path, [a, b], "Both", dataset="freihand", legend="Red <is> wrong")
     data = json.loads((tmp_path / "report.json").read_text())
     assert [entry["name"] for entry in data["systems"]] == ["ours", "theirs"]
     assert data["systems"][0]["about"] == {"boxes": "of labels"}
@@ -237,7 +237,12 @@ def test_two_systems_side_by_side(tmp_path):
     assert not reader.open
     lines = reader.found("polyline")
     assert len(lines) == 2 and lines[0]["stroke"] != lines[1]["stroke"], "one curve a system"
-    for words in ("3D, after alignment (mm) · ours", "3D, after alignment (mm) · theirs", "of labels"):
+    for words in (
+        "3D, after alignment (mm) · ours",
+        "3D, after alignment (mm) · theirs",
+        "of labels",
+        "Red <is> wrong",
+    ):
         assert words in reader.text
     with pytest.raises(InputError, match="two have one name"):
         write_report(tmp_path, [a, System("ours", b.hands)])

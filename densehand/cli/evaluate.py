@@ -126,7 +126,9 @@ def open_systems(
             continue
         from densehand.pipeline import HandEstimator
 
-        opened.append(ModelSystem(HandEstimator(name, device=device, refine=mode, hand=hand), boxes))
+        estimator = HandEstimator(name, device=device, refine=mode, hand=hand)
+        file = Path(name)
+        opened.append(ModelSystem(estimator, boxes, file.stem if file.suffix == ".safetensors" else None))
     systems = [*opened, *found]
     distinct(systems)
     return systems
@@ -151,10 +153,14 @@ def open_journals(
 
     if report is not None:
         ensure_folder(report)
-    journals = []
+    journals: list[Journal] = []
     for system in systems:
         settings = {"version": __version__, "what": what, "dataset": dataset, "split": split_of(dataset, split)}
-        path = None if report is None else report / f"{what}-{re.sub(r'[^A-Za-z0-9._-]+', '_', system.name)}.jsonl"
+        path = None
+        if report is not None:
+            path = report / f"{what}-{re.sub(r'[^A-Za-z0-9._-]+', '_', system.name)}.jsonl"
+            while path in [journal.path for journal in journals]:  # names may differ by what is replaced
+                path = path.with_stem(path.stem + "_")
         journals.append(Journal(path, {**settings, **system.settings}, restart))
         if journals[-1].rows:
             say(f"{path}: continuing after {len(journals[-1].rows)} hands")
@@ -179,7 +185,8 @@ def _print(result: Measured, dataset: str, several: bool) -> list[tuple[str, dic
             typer.echo(f"{name + '  ' if several else ''}{part:6} {source:14} {text}")
             place = {"fixture": part} if fixtures else {"dataset": dataset, "split": part}
             shown = {k: round(v, 4) for k, v in figures.items()}
-            rows.append((name, {"model": name, **place, "source": source, **shown}))
+            model = result.system.settings.get("model", name)
+            rows.append((name, {"model": model, **place, "source": source, **shown}))
     return rows
 
 
@@ -200,7 +207,7 @@ def _write_report(report: Path, results: list[Measured], dataset: str, split: st
         }
         reported.append(Reported(result.system.name, result.hands(), about))
     title = f"{dataset}, {split_of(dataset, split)}: {' and '.join(entry.name for entry in reported)}"
-    write_report(report, reported, title, dataset)
+    write_report(report, reported, title, dataset, "Labels green, estimates red; 2D errors in pixels of a 224-px crop.")
     say(f"report: {report / 'report.html'}")
 
 

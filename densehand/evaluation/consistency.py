@@ -57,18 +57,18 @@ def measure(
 ) -> list[Scatter]:
     """`CROPS`: of each photo with a box, over `CROP_PADDINGS`; `VIEWS`: of the photos that share a `hand_id`.
 
-    Raises InputError for another kind, or where there is no hand to measure.
+    Raises InputError for another kind, where there is no hand to measure, or as `Journal.known`.
     """
     check_kind(kind)
     row_of = _crops_row if kind == CROPS else _view_row
     names: list[str] = []
     for case in cases:
         if case.sample.problem is None and (case.box is not None if kind == CROPS else case.hand_id is not None):
-            image = None
+            image, labels = None, case.fingerprint()
             for system, journal in zip(systems, journals, strict=True):
-                if case.name not in journal.rows:
+                if journal.known(case.name, labels) is None:
                     image = _image(case) if image is None else image
-                    journal.add({"name": case.name, **row_of(case, system, image)})
+                    journal.add({"name": case.name, **row_of(case, system, image), "labels": labels})
             names.append(case.name)
         tick()
     if not names:

@@ -55,6 +55,13 @@ class Journal:
             write_bytes(path, whole or _line(head))
         self.rows = {row["name"]: row for row in rows[1:]}
 
+    def known(self, name: str, labels: str) -> dict[str, Any] | None:
+        """The row of a hand that was done before. Raises InputError where its labels were others then."""
+        row = self.rows.get(name)
+        if row is not None and row.get("labels") != labels:
+            raise InputError(f"{self.path}: the labels of {name} have changed since; begin anew with --restart")
+        return row
+
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
         """Keep a row (it has a `name`); what comes back is what a later run would read."""
         line = _line(row)

@@ -25,9 +25,14 @@ SIDES = {"Left": "right", "Right": "left"}
 
 
 def open_mediapipe(least: float = 0.5, most: int = 2) -> Any:
-    """MediaPipe Hands for still pictures: at most `most` hands, surer than `least`. Raises ImportError."""
+    """MediaPipe Hands for still pictures: at most `most` hands, surer than `least`.
+
+    Raises ImportError where MediaPipe is absent, or so new that it has no legacy solutions any more (0.10.30 on).
+    """
     import mediapipe
 
+    if not hasattr(mediapipe, "solutions"):
+        raise ImportError(f"MediaPipe {mediapipe.__version__} is without its legacy solutions")
     return mediapipe.solutions.hands.Hands(
         static_image_mode=True, model_complexity=1, max_num_hands=most, min_detection_confidence=least
     )
@@ -67,7 +72,7 @@ def main() -> int:
 
         landmarker = open_mediapipe(options.min_score, options.max_hands)
     except ImportError as error:
-        print(f"{error}; pip install mediapipe", file=sys.stderr)
+        print(f"{error}; pip install 'mediapipe<0.10.30'", file=sys.stderr)
         return 1
     paths = [p for given in options.inputs for p in ([given] if given.is_file() else sorted(given.rglob("*")))]
     failed, lines = 0, []

@@ -102,13 +102,10 @@ def run(
     for case in cases:
         labels = case.fingerprint()
         for result, journal in zip(results, journals, strict=True):
-            row = journal.rows.get(case.name)
+            row = journal.known(case.name, labels)
+            result.resumed += row is not None
             if row is None:
                 row = journal.add({"name": case.name, **measure_case(case, result.system, pictures), "labels": labels})
-            elif row.get("labels") != labels:
-                raise InputError(f"{journal.path}: the labels of {case.name} have changed since; begin anew: --restart")
-            else:
-                result.resumed += 1
             result.add(row, case)
         tick()
     for result in results:

@@ -98,8 +98,8 @@ class MediapipeSystem:
             self._landmarker = open_mediapipe()
         except ImportError as error:
             raise DependencyError(
-                "MediaPipe is not installed here: pip install 'densehand[mediapipe]', or where it may not be, run "
-                "densehand/evaluation/mediapipe_hands.py in an environment of its own and give --predictions FILE"
+                f"MediaPipe cannot be used here ({error}): pip install 'mediapipe<0.10.30' (which needs numpy < 2), or "
+                "run densehand/evaluation/mediapipe_hands.py in an environment of its own and give --predictions FILE"
             ) from error
         self.name = MEDIAPIPE
         self.about: Mapping[str, Any] = {"boxes": "detected", "version": mediapipe.__version__}

@@ -34,10 +34,16 @@ figure { margin: 0; width: 168px; overflow-wrap: anywhere; font-size: 12px } img
 """
 
 
-def page(measured: Sequence[HandErrors] | Sequence[System], title: str = "Accuracy of hands", dataset: str = "") -> str:
+def page(
+    measured: Sequence[HandErrors] | Sequence[System],
+    title: str = "Accuracy of hands",
+    dataset: str = "",
+    legend: str = "",
+) -> str:
     """The report as one HTML document. Raises InputError as `as_systems` and `thumbnail`.
 
     `dataset`: the set the hands are of. On FreiHAND, RHD and STB the measured figures stand among the published ones.
+    `legend`: how to read the pictures of the worst cases.
     """
     systems = as_systems(measured)
     summaries = [summarise(system.hands) for system in systems]
@@ -45,6 +51,7 @@ def page(measured: Sequence[HandErrors] | Sequence[System], title: str = "Accura
     parts = [about_table(systems), figures_table(systems, summaries)]
     parts += ["<h2>Share of correct keypoints</h2>\n", curves(everything)]
     parts += ["<h2>Mean error of each keypoint</h2>\n", joints_table(everything), "<h2>Worst cases</h2>\n"]
+    parts += [f"<p>{escape(legend)}</p>\n" if legend else ""]
     for system in systems:
         parts += [f"<h3>{escape(system.name)}</h3>\n" if system.name else "", cases(system.hands)]
     parts += ["<h2>Published figures</h2>\n", published(everything, dataset)]
@@ -158,12 +165,12 @@ def thumbnail(picture: UInt8[ndarray, "h w 3"], name: str) -> str:
 
 def cases(hands: Sequence[HandErrors]) -> str:
     """The worst cases as figures, worst first."""
-    items = []
+    items, unit = [], "mm" if any(kind.endswith("_mm") for hand in hands for kind in hand.errors) else "px"
     for hand, error in worst(hands):
         image = ""
         if hand.picture is not None:
             image = f'<img src="{thumbnail(hand.picture(), hand.name)}" alt="{escape(hand.name)}">'
-        told = "missed" if np.isinf(error) else f"{error:.1f}"
+        told = "missed" if np.isinf(error) else f"{error:.1f} {unit}"
         items.append(f"<figure>{image}<figcaption>{escape(hand.name)}<br>{told}</figcaption></figure>\n")
     return f'<div class="cases">{"".join(items)}</div>\n'
 
