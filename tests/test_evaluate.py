@@ -164,7 +164,8 @@ def test_freihand_results_beside_the_published_ones(tmp_path, capsys):
     file.write_text(json.dumps([part[:3] for part in moved]))
     assert densehand(command) == 1
     assert "predictions of 3 hands, but the dataset has 4" in capsys.readouterr().err
-    assert densehand([*command, "--limit", "3"]) == 0
+    assert densehand([*command, "--limit", "3", "--report", str(tmp_path / "part")]) == 0
+    assert "MEASURED HERE" not in (tmp_path / "part/report.html").read_text(), "a part of the set does not compare"
 
 
 def test_other_settings_are_refused_and_restart_begins_anew(tmp_path, capsys):

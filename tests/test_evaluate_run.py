@@ -1,6 +1,7 @@
 """From cases to errors: against naive twins, stopped and continued, with damage; consistency of made-up systems."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from densehand.evaluation.journal import Journal
 from densehand.evaluation.pictures import ESTIMATE, TRUTH, case_picture
 from densehand.evaluation.prediction import Prediction
 from densehand.evaluation.run import run
-from densehand.evaluation.systems import MediapipeSystem, ModelSystem, distinct
+from densehand.evaluation.systems import FileSystem, MediapipeSystem, ModelSystem, distinct
 from densehand.metrics import pa_mpjpe, root_relative_error, scaled_error, view_consistency
 from densehand.report import write_report
 
@@ -202,6 +203,27 @@ def test_systems_of_one_name_are_told_apart():
     systems = [Oracle(name="a"), Oracle(name="a"), Oracle(name="a-2")]
     distinct(systems)
     assert len({system.name for system in systems}) == 3 and systems[0].name == "a"
+
+
+def test_shards_are_measured_as_folders_are(tmp_path):
+    folder, shard = make_dataset(tmp_path / "data"), tmp_path / "tar/a.tar"
+    shard.parent.mkdir()
+    with tarfile.open(shard, "w") as tar:
+        for index, row in enumerate(read_rows(folder)):
+            label = tmp_path / "row.json"
+            label.write_text(json.dumps({key: value for key, value in row.items() if key not in ("image", "mask")}))
+            tar.add(label, f"x/{index:02}.json")
+            tar.add(folder / row["image"], f"x/{index:02}.png")
+    (a,), (b,) = run(cases(folder), [Oracle(pixels=3)]), run(cases(shard.parent), [Oracle(pixels=3)])
+    for one, other in zip(a.hands(), b.hands(), strict=True):
+        np.testing.assert_array_equal(one.errors["px"], other.errors["px"])
+    assert [hand.picture().shape for hand in b.hands()] == [(224, 224, 3)] * 6
+    points = (np.array(read_rows(folder)[4]["keypoints_px"])).tolist()
+    lines = [{"schema": "densehand-keypoints/1", "image": f"elsewhere/x/{i:02}.png", "hands": []} for i in range(6)]
+    lines[4]["hands"] = [{"keypoints_2d": points}]
+    (tmp_path / "p.json").write_text(json.dumps(lines))
+    (found,) = run(cases(shard.parent), [FileSystem(tmp_path / "p.json", "densehand", shard.parent, None)])
+    assert [row["state"] for row in found.rows] == ["missed"] * 4 + ["found", "missed"]
 
 
 # ---- consistency

@@ -87,7 +87,7 @@ def evaluate(
             journal.close()
     rows = [row for result in results for row in _print(result, dataset, len(results) > 1)]
     if report is not None:
-        _write_report(report, results, dataset, split, folder)
+        _write_report(report, results, dataset, split, whole=not limit)
     if csv_file is not None:
         from densehand.evaluate import append_rows
 
@@ -190,8 +190,8 @@ def _print(result: Measured, dataset: str, several: bool) -> list[tuple[str, dic
     return rows
 
 
-def _write_report(report: Path, results: list[Measured], dataset: str, split: str | None, folder: Path) -> None:
-    from densehand.evaluation.cases import split_of
+def _write_report(report: Path, results: list[Measured], dataset: str, split: str | None, whole: bool) -> None:
+    from densehand.evaluation.cases import PUBLISHED_SPLITS, split_of
     from densehand.evaluation.run import MISSES
     from densehand.report import System as Reported
     from densehand.report import write_report
@@ -206,8 +206,11 @@ def _write_report(report: Path, results: list[Measured], dataset: str, split: st
             "left out: no labels that can be used": states["unlabelled"],
         }
         reported.append(Reported(result.system.name, result.hands(), about))
-    title = f"{dataset}, {split_of(dataset, split)}: {' and '.join(entry.name for entry in reported)}"
-    write_report(report, reported, title, dataset, "Labels green, estimates red; 2D errors in pixels of a 224-px crop.")
+    part = split_of(dataset, split)
+    title = f"{dataset}, {part}: {' and '.join(entry.name for entry in reported)}"
+    comparable = whole and PUBLISHED_SPLITS.get(dataset) == part
+    legend = "Labels green, estimates red; 2D errors in pixels of a 224-px crop."
+    write_report(report, reported, title, dataset, legend, comparable)
     say(f"report: {report / 'report.html'}")
 
 

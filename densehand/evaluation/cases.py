@@ -26,6 +26,9 @@ PARTS = ("val2d", "val3d")
 LOOSE_BOXES = (*COCO_FILES, "coco_wholebody")
 """Sets whose published boxes are padded or the whole picture."""
 
+PUBLISHED_SPLITS = {"freihand": "evaluation", "rhd": "evaluation", "rhd_mmpose": "test", "stb": "test"}
+"""The splits that figures are published of, where `densehand.report` has some."""
+
 MOST_KEYPOINTS = 11
 """With so many known keypoints of 21, the box around them is that of the hand."""
 

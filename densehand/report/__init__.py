@@ -54,16 +54,18 @@ def write_report(
     title: str = "Accuracy of hands",
     dataset: str = "",
     legend: str = "",
+    comparable: bool = True,
 ) -> None:
     """Write `report.json`, `report.csv` (a row a system) and `report.html` into `folder`, made where missing.
 
     `measured`: the systems, or the hands of one without a name. `dataset` puts the measured figures among the published
-    ones of the same set, `legend` stands above the worst cases (`page`).
+    ones of the same set, unless they are not `comparable`: of another split, or a part. `legend` stands above the worst
+    cases (`page`).
 
     Raises InputError as `page`, or where the folder cannot be written to; then none of the files was begun.
     """
     systems = as_systems(measured)
-    html = page(systems, title, dataset, legend)
+    html = page(systems, title, dataset if comparable else "", legend)
     summaries = [summarise(system.hands) for system in systems]
     told = [
         {"name": system.name, "about": dict(system.about), **summary, "per_hand": [hand_row(h) for h in system.hands]}

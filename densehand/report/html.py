@@ -184,9 +184,9 @@ def published(everything: Sequence[tuple[str, Mapping[str, Any]]], dataset: str)
     freihand = [[name, number(a, 1), number(b, 1)] for name, a, b in PUBLISHED_FREIHAND]
     areas = [[name, number(a, 3), number(b, 3)] for name, a, b in PUBLISHED_AUC]
     for name, group in everything:
-        if dataset.startswith("freihand") and "pa_mm" in group:
+        if dataset == "freihand" and "pa_mm" in group:
             freihand.append(measured(name, [group["pa_mm"]["mean"], group["scores"].get("pa_mpvpe_mm")], 1))
-        column = next((i for i, known in enumerate(("rhd", "stb")) if dataset.startswith(known)), None)
+        column = next((i for i, known in enumerate(("rhd", "stb")) if dataset.partition("_")[0] == known), None)
         if column is not None and "scaled_mm" in group:
             # hand3d gives its predictions the target's size too
             area = group["scaled_mm"]["auc_20_50"]
