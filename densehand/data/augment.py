@@ -6,7 +6,6 @@ Everything is a function of the generator given, so that step n of a run is the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import roma
 import torch
@@ -14,32 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from densehand.data.augmentation import Augmentation
 from densehand.data.records import Records, TrainingBatch
 from densehand.hand.model import HandModel
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Ranges of the augmentation. Angles in degrees, lengths as shares of the crop.
-
-    rotation: standard deviation of the in-plane turn; any_rotation: share of samples turned by any angle.
-    flip: share shown as the other hand (only side, 2D and mask losses see them).
-    """
-
-    rotation: float = 25.0
-    any_rotation: float = 0.25
-    zoom: tuple[float, float] = (0.85, 1.25)
-    shift: float = 0.08
-    flip: float = 0.15
-    colour: float = 1.0
-    blur: float = 0.25
-    noise: float = 0.3
-    occluder: float = 0.25
-    grey: float = 0.05
-
-
-# for the last part of a training: crops as badly centred and sized as a detector's boxes can be
-WIDE_CROPS = Augmentation(zoom=(0.7, 1.35), shift=0.14, any_rotation=0.3)
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator, device: torch.device) -> Tensor:

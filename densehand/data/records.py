@@ -62,6 +62,10 @@ class TrainingBatch:
     def __len__(self) -> int:
         return len(self.images)
 
+    def every(self, first: int, stride: int) -> TrainingBatch:
+        """Rows first, first + stride, first + 2·stride, …"""
+        return TrainingBatch(**{f.name: getattr(self, f.name)[first::stride] for f in fields(self)})
+
     @staticmethod
     def join(parts: list[TrainingBatch]) -> TrainingBatch:
         names = [f.name for f in fields(TrainingBatch)]
