@@ -4,24 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from photo_folder import make_photo_folder
+from train_helpers import tiny_config
 
 from densehand.errors import InputError, WeightsError
 from densehand.hand.model import HandModel
 from densehand.network.zoo import build_model, load_state
-from densehand.train.config import LossWeights, TrainConfig, paper_config
+from densehand.train.config import LossWeights, paper_config
 from densehand.train.module import mask_terms, objective
 from densehand.train.stream import BatchStream, SynthPool, load_records, seeded
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("train")
-    photos = make_photo_folder(folder / "photos", count=8)
-    return TrainConfig(
-        photos=str(photos), fits=str(folder / "fits.npz"), start="none", size=64, batch=4, steps=4, photo_share=1.0,
-        negative_share=0.0, warmup=1, checkpoint_every=1, validate_every=0, out=str(folder / "run"), device="cpu",
-    )  # fmt: skip
+    return tiny_config(tmp_path_factory.mktemp("train"))
 
 
 def weights_of(folder):
@@ -36,7 +31,7 @@ def test_a_stopped_run_ends_where_an_undisturbed_one_does(config, tmp_path, monk
     step = module.Training.training_step
 
     def dies_at_two(self, number, index):
-        if int(number) == 2:
+        if self.global_step == 2:
             raise KeyboardInterrupt
         return step(self, number, index)
 

@@ -1,75 +1,81 @@
-"""`densehand train`: train an estimator on photos, synthetic hands or both."""
+"""`densehand train`: train an estimator on photos, datasets, synthetic hands or a mixture."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import inspect
+from typing import Any
 
 import typer
 
+from densehand.options import Option, nested, options_of
+from densehand.train.config import TrainConfig
+
+PANELS = {"weights": "Weights of the loss terms", "augmentation": "Augmentation"}
+"""Headings of the help for nested options; others go by their name."""
+
 
 def register(app: typer.Typer) -> None:
-    app.command("train")(train)
+    parameters = list(inspect.signature(train).parameters.values())[:-1]  # **given gives way to the options it takes
+    parameters = [p.replace(annotation=_OWN[p.name]) for p in parameters]
+    parameters += [_parameter(option) for option in options_of(TrainConfig())]
+
+    def command(**given: Any) -> None:
+        train(**given)
+
+    command.__doc__ = train.__doc__
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    app.command("train")(command)
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """A field of `TrainConfig` as a parameter; None means not given, so that a file's value can hold."""
+    if option.kind is bool:
+        group, _, last = option.name.replace("_", "-").rpartition(".")
+        dot = f"{group}." if group else ""
+        names = [f"--{dot}{last}/--{dot}no-{last}"]
+    else:
+        names = [f"--{name.replace('_', '-')}" for name in (option.name, *option.names)]
+    shown = " ".join(map(str, option.default)) if isinstance(option.default, tuple) else str(option.default)
+    if option.kind is bool:
+        shown = "yes" if option.default else "no"
+    panel = PANELS.get(option.group, option.group) or "Options"
+    text = f"{option.text} [dim]Default: {shown}.[/dim]" if shown else option.text
+    default = typer.Option(None, *names, help=text, show_default=False, rich_help_panel=panel)
+    name = option.name.replace(".", "__")
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option.kind | None)
 
 
 def train(
-    model: str = typer.Option(
-        "dhpe-lite", help="dhpe-lite, dhpe-r50 or dhpe-paper (the paper's separate nets and loss)."
+    *,
+    config: str = typer.Option(
+        "", help="A .toml file of these options, or a packaged one: paper, lite. Options given here win over it."
     ),
-    photos: str = typer.Option("", help="Folder with labels.jsonl and crops/: real hands with 2D evidence."),
-    backgrounds: str = typer.Option("", help="Folder of hand-free pictures: negatives, and behind synthetic hands."),
-    fits: str = typer.Option("", help="File to keep the photos' hand model fits in; made when it is missing."),
-    out: Path = typer.Option(Path("runs/densehand"), help="Folder for checkpoints, logs and weights.safetensors."),
-    start: str = typer.Option("imagenet", help="imagenet, none, a .safetensors file or a training checkpoint."),
-    size: int = typer.Option(160, help="Side of the crops in pixels, a multiple of 32."),
-    batch: int = typer.Option(32, min=2, help="Pictures a step."),
-    steps: int = typer.Option(20_000, min=1, help="Optimiser steps in all."),
-    lr: float = typer.Option(1e-3, help="Highest learning rate (warm-up, then cosine)."),
-    final_lr: float = typer.Option(0.01, help="Learning rate at the end, as a share of --lr."),
-    warmup: int = typer.Option(200, min=1, help="Steps until --lr is reached."),
-    photo_share: float = typer.Option(
-        0.5, min=0, max=1, help="Share of real photos in a batch; the rest is synthetic."
-    ),
-    negative_share: float = typer.Option(0.04, min=0, max=1, help="Share of pictures without a hand."),
-    pool: int = typer.Option(4096, help="Synthetic pictures kept and cut anew."),
-    replay: float = typer.Option(4.0, help="How often a synthetic picture is used on average; 1 renders each afresh."),
-    features: float | None = typer.Option(None, help="Weight of L_Feat."),
-    shape: float | None = typer.Option(None, help="Weight of L_Sh."),
-    laplacian: float | None = typer.Option(None, help="Weight of L_Lap."),
-    mask_terms_share: float | None = typer.Option(None, help="Share of a batch that L_Feat, L_Sh and L_Lap look at."),
     wide_crops: bool = typer.Option(False, "--wide-crops", help="Crops as badly centred as a detector's boxes can be."),
-    bf16: bool = typer.Option(False, help="bfloat16 convolutions (faster on GPUs)."),
-    ema: float = typer.Option(0.999, help="Decay of the running average that is saved as the weights."),
-    seed: int = typer.Option(0, help="Seed of everything random."),
-    validate_every: int = typer.Option(1000, help="Steps between measurements on held-back photos; 0 for none."),
-    checkpoint_every: int = typer.Option(500, min=1, help="Steps between checkpoints."),
-    threads: int = typer.Option(0, help="CPU threads; 0 leaves torch's choice."),
-    device: str = typer.Option("auto", help="auto, cpu or cuda."),
     fresh: bool = typer.Option(False, "--fresh", help="Begin anew where the folder holds an unfinished run."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress bar."),
+    **given: Any,
 ) -> None:
     """Train an estimator. A stopped run goes on from its last checkpoint when the same command is given again.
 
-    [b]Example:[/b] densehand train --model dhpe-lite --photos photos --backgrounds backgrounds --out runs/lite
+    A configuration file holds the same names with _ for -, nested ones in tables (\\[weights]), and labelled datasets
+    as \\[\\[dataset]] tables with name, root, split, weight and limit. Several GPUs: --devices N, or torchrun.
+
+    [b]Example:[/b] densehand train --config lite --photos photos --backgrounds backgrounds --out runs/lite
     """
-    from dataclasses import replace
+    from densehand.data.augmentation import WIDE_CROPS
+    from densehand.train.configfile import load_config
 
-    from densehand.data.augment import WIDE_CROPS
-    from densehand.train.config import TrainConfig, paper_config
-    from densehand.train.run import run
-
-    given = {
-        "model": model, "photos": photos, "backgrounds": backgrounds, "fits": fits, "out": str(out), "start": start,
-        "size": size, "batch": batch, "steps": steps, "lr": lr, "photo_share": photo_share, "pool": pool,
-        "negative_share": negative_share, "replay": replay, "bf16": bf16, "ema": ema, "seed": seed,
-        "validate_every": validate_every, "checkpoint_every": checkpoint_every, "threads": threads, "device": device,
-        "final_lr": final_lr, "warmup": warmup,
-    }  # fmt: skip
-    config = replace(paper_config() if model == "dhpe-paper" else TrainConfig(), **given)  # type: ignore[arg-type]
-    terms = {k: v for k, v in (("features", features), ("shape", shape), ("laplacian", laplacian)) if v is not None}
-    config = replace(config, weights=replace(config.weights, **terms))  # type: ignore[arg-type]
-    if mask_terms_share is not None:
-        config = replace(config, mask_terms_share=mask_terms_share)
+    tables = nested({name.replace("__", "."): value for name, value in given.items() if value is not None})
     if wide_crops:
-        config = replace(config, augmentation=WIDE_CROPS)
-    folder = run(config, resume=not fresh, progress=not quiet)
+        wide = {name: getattr(WIDE_CROPS, name) for name in ("zoom", "shift", "any_rotation")}
+        tables["augmentation"] = wide | tables.get("augmentation", {})
+    loaded = load_config(config, tables)
+
+    from densehand.train.run import run  # torch and lightning, after the options are known to be sound
+
+    folder = run(loaded, resume=not fresh, progress=not quiet)
     typer.echo(f"weights: {folder / 'weights.safetensors'}")
+
+
+_OWN = {"config": str, "wide_crops": bool, "fresh": bool, "quiet": bool}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning
@@ -14,6 +15,8 @@ from densehand import losses
 from densehand.data.records import TrainingBatch
 from densehand.hand.model import HandModel
 from densehand.network.mesh import decode
+from densehand.train import ranks
+from densehand.train.checkpoints import DivergedError, advice
 from densehand.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -70,9 +73,9 @@ def mean_of(values: list[Tensor]) -> Tensor:
 
 
 def side_balance(batch: TrainingBatch) -> Tensor:
-    """Weights that make right and mirrored hands count alike, whatever their shares in the batch."""
-    right = (batch.is_right * batch.has_hand).sum()
-    other = ((1 - batch.is_right) * batch.has_hand).sum()
+    """Weights that make right and mirrored hands count alike, whatever their shares in the whole batch."""
+    right = ranks.total((batch.is_right * batch.has_hand).sum())
+    other = ranks.total(((1 - batch.is_right) * batch.has_hand).sum())
     half = (right + other) / 2
     return torch.where(batch.is_right > 0, half / right.clamp_min(1), half / other.clamp_min(1))
 
@@ -80,8 +83,7 @@ def side_balance(batch: TrainingBatch) -> Tensor:
 def mask_terms(network: DHPE, estimate: Estimate, batch: TrainingBatch, config: TrainConfig) -> dict[str, Tensor]:
     """L_Feat, L_Sh with hierarchical λ, and L_Lap, on the first `mask_terms_share` of the pictures with a mask."""
     w = config.weights
-    usable = torch.nonzero(batch.has_mask & (batch.is_right > 0)).flatten()
-    chosen = usable[: max(1, round(len(batch) * config.mask_terms_share))]
+    chosen, in_all = ranks.first_rows(batch.has_mask & (batch.is_right > 0), config.mask_terms_share)
     zeros = estimate.features.new_zeros(1)
     if len(chosen) == 0:
         return {"features": zeros, "shape": zeros, "laplacian": zeros}
@@ -98,6 +100,8 @@ def mask_terms(network: DHPE, estimate: Estimate, batch: TrainingBatch, config: 
         if w.laplacian:
             vertices, _ = network.mesh(h)
             terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(cast(HandModel, network.hand).faces))
+    if ranks.world() > 1:  # the mean over processes is to be the mean over all chosen pictures
+        terms = {name: value * (len(chosen) * ranks.world() / in_all) for name, value in terms.items()}
     return terms
 
 
@@ -109,17 +113,27 @@ class Training(lightning.LightningModule):
         self.network, self.stream, self.config = network, stream, config
         average = get_ema_multi_avg_fn(config.ema)
         self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.average.requires_grad_(False)  # else several processes would wait for its gradients
+        self.train()
 
-    def training_step(self, step: Tensor, _: int) -> Tensor:
-        config = self.config
+    def train(self, mode: bool = True) -> Training:
+        super().train(mode)
+        if self.config.freeze_batchnorm:
+            for layer in self.network.modules():
+                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+        return self
+
+    def training_step(self, *_: Any) -> Tensor:
+        config, step = self.config, self.global_step
         with torch.no_grad():
-            batch = self.stream.batch(int(step))
+            batch = self.stream.batch(step)
         images = batch.images.contiguous(memory_format=torch.channels_last) if config.channels_last else batch.images
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
             estimate = self.network(images)
         loss, terms = objective(self.network, estimate, batch, config)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {float(loss)} at step {int(step)}; lower the learning rate or resume")
+        if not ranks.everywhere(torch.isfinite(loss)):
+            raise self._diverged(step, f"the loss is {float(loss.detach())}")
         error = (estimate.skeletons[-1][..., :2] - batch.keypoints).norm(dim=-1)
         known = (batch.keypoint_weight > 0) & (batch.is_right > 0)[:, None]
         heat = (estimate.keypoints[0] - batch.keypoints).norm(dim=-1)
@@ -138,6 +152,17 @@ class Training(lightning.LightningModule):
         # the average moves with the weights: a checkpoint is written before any later hook of the module is called
         super().optimizer_step(*arguments, **options)
         self.average.update_parameters(self.network)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip by norm; a norm that is no number stops the run before it reaches the weights."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
+        if not torch.isfinite(norm):
+            raise self._diverged(self.global_step, f"the gradient's norm is {float(norm)}")
+        self.log("train/gradient_norm", norm)
+
+    def _diverged(self, step: int, what: str) -> DivergedError:
+        return DivergedError(f"{what} at step {step}; {advice(Path(self.config.out) / 'last.ckpt')}")
 
     def configure_optimizers(self) -> Any:
         config = self.config

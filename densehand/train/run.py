@@ -4,68 +4,60 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import asdict
+import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from densehand.errors import DependencyError, WeightsError
+from densehand.errors import DependencyError, InputError, WeightsError
+from densehand.files import ensure_folder, reason, write_bytes
 from densehand.hand.model import HandModel
 from densehand.network import zoo
 from densehand.network.estimator import DHPE
+from densehand.options import differences
+from densehand.train import ranks
 from densehand.train.config import TrainConfig
-from densehand.train.stream import BatchStream, load_records
+from densehand.train.stream import BatchStream
 
 try:
     import lightning
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+    from densehand.train.callbacks import HeldBack, SampleSheets, SkippedData
+    from densehand.train.checkpoints import WholeCheckpoints, clear_remains, read_checkpoint, step_of
     from densehand.train.module import Training
 except ImportError as error:
     raise DependencyError(f"training needs {error.name}: pip install 'densehand[train]'") from error
 
 
 class Steps(Dataset[int]):
-    """The step numbers from `start`: all that the loader hands to the training step."""
+    """As many items as a run has steps. What they say is of no account: a step makes its batch from its own number.
 
-    def __init__(self, start: int, stop: int):
-        self.start, self.stop = start, stop
+    A resumed run reads them from the first one again, while Lightning goes on counting within the epoch.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
 
     def __len__(self) -> int:
-        return max(0, self.stop - self.start)
+        return self.count
 
     def __getitem__(self, index: int) -> int:
         if index >= len(self):
             raise IndexError(index)
-        return self.start + index
-
-
-class HeldBack(Callback):
-    """Measures the running average on held-back photos and logs `val/…` (pixels of a 224-px crop)."""
-
-    def __init__(self, config: TrainConfig, hand: HandModel, device: torch.device):
-        from densehand.train.validate import HeldBackPhotos
-
-        self.every = config.validate_every
-        self.measure = HeldBackPhotos(
-            load_records(config.photos, hand, split="held-back").to(device), hand, config.size
-        )
-
-    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if step % self.every == 0 or step == module.config.steps:
-            figures = self.measure(module.average.module)
-            for logger in trainer.loggers:
-                logger.log_metrics({f"val/{k}": v for k, v in figures.items()}, step)
-            print(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
+        return index
 
 
 def build(config: TrainConfig) -> tuple[Training, torch.device]:
     """Network with its start weights, stream and module of a run."""
     device = zoo.resolve_device(config.device)
+    devices, nodes = ranks.launched(config.devices, config.nodes)
+    if device.type == "cuda" and devices * nodes > 1:
+        device = zoo.resolve_device(f"cuda:{ranks.local_rank()}")
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -84,7 +76,7 @@ def load_start(network: DHPE, path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights; give 'imagenet', 'none', a .safetensors file or a .ckpt")
     if path.suffix == ".ckpt":
-        stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        stored = read_checkpoint(path).get("state_dict", {})
         prefix = "average.module."
         state = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
     else:
@@ -97,47 +89,78 @@ def load_start(network: DHPE, path: Path) -> None:
 
 
 def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path:
-    """Train; returns the folder with checkpoints, logs and `weights.safetensors`.
+    """Train; returns the folder with checkpoints, logs, sample sheets and `weights.safetensors`.
 
     With `resume`, a run whose folder has a `last.ckpt` goes on from there and ends at the same weights as a run that
-    was never stopped (on one kind of device).
+    was never stopped (on one kind of device). Several processes: see docs/training.md; the first one alone writes.
+
+    Errors:
+        InputError: data, folders or options that cannot be used; a disk that is full. WeightsError: start weights or a
+        checkpoint that cannot be read. DivergedError: a loss, gradient or weight that is no number.
     """
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
+    devices, nodes = ranks.launched(config.devices, config.nodes)
+    if config.batch % (devices * nodes):
+        raise InputError(
+            f"a batch of {config.batch} cannot be dealt out to {devices * nodes} processes; change --batch"
+        )
+    if config.size % 32:
+        raise InputError(f"size = {config.size}: give a multiple of 32")
+    out = ensure_folder(config.out)
     module, device = build(config)
     last = out / "last.ckpt"
     checkpoint = last if resume and last.is_file() else None
-    start = 0
-    if checkpoint is not None:
-        start = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
-    callbacks: list[Callback] = [
-        ModelCheckpoint(out, filename="last", every_n_train_steps=config.checkpoint_every, enable_version_counter=False,
-                        save_on_train_epoch_end=True),
-    ]  # fmt: skip
-    if config.photos and config.validate_every:
-        callbacks.append(HeldBack(config, module.stream.hand, device))
-    if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=20))
+    start = step_of(checkpoint) if checkpoint is not None else 0
+    several = devices * nodes > 1
     trainer = lightning.Trainer(
         max_steps=config.steps,
         max_epochs=-1,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=[device.index or 0] if device.type == "cuda" and not several else devices,
+        num_nodes=nodes,
+        # not every weight has a gradient at every step: terms of weight 0 leave heads out
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        sync_batchnorm=several and config.sync_batchnorm and device.type == "cuda",
+        use_distributed_sampler=False,  # every process walks the same step numbers
+        plugins=[WholeCheckpoints()],
         # a resumed run's figures go to a folder of their own: the CSV logger would delete the earlier ones
         logger=[logger(str(out), name="", version=f"log-{start}") for logger in (CSVLogger, TensorBoardLogger)],
-        callbacks=callbacks,
-        gradient_clip_val=config.clip,
+        callbacks=[
+            ModelCheckpoint(out, filename="last", every_n_train_steps=config.checkpoint_every,
+                            enable_version_counter=False, save_on_train_epoch_end=True)
+        ],
         log_every_n_steps=50,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
-    )
-    loader = DataLoader(Steps(start, config.steps), batch_size=None, shuffle=False)
-    trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
-    trainer.save_checkpoint(last)
-    card = {"recipe": recipe(config), "input_size": config.size}
-    zoo.save_weights(module.average.module, out / "weights.safetensors", card=card)  # type: ignore[arg-type]
+    )  # fmt: skip
+    if trainer.is_global_zero:
+        clear_remains(out)
+        write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
+        trainer.callbacks[:0] = watchers(config, module, device, progress)  # type: ignore[attr-defined]
+    loader = DataLoader(Steps(config.steps), batch_size=None, shuffle=False)
+    # batches come from the step number, so there is no state of a loader to lose
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    try:
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        trainer.save_checkpoint(last)
+    except OSError as error:  # from the logs: checkpoints and sheets say themselves what is wrong
+        kept = f"; the checkpoint of step {step_of(last)} is whole" if last.is_file() else ""
+        raise InputError(f"{out}: cannot be written ({reason(error)}){kept}; free some space and run again") from error
+    if trainer.is_global_zero:
+        card = {"recipe": recipe(config), "input_size": config.size}
+        zoo.save_weights(module.average.module, out / "weights.safetensors", card=card)  # type: ignore[arg-type]
     return out
+
+
+def watchers(config: TrainConfig, module: Training, device: torch.device, progress: bool) -> list[Callback]:
+    """What the first process alone does beside training."""
+    callbacks: list[Callback] = [SkippedData()]
+    if config.photos and config.validate_every:
+        callbacks.append(HeldBack(config, module.stream.hand, device))
+    if config.samples_every:
+        callbacks.append(SampleSheets(Path(config.out), config.samples_every))
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=20))
+    return callbacks
 
 
 def commit() -> str:
@@ -152,11 +175,22 @@ def commit() -> str:
 
 
 def recipe(config: TrainConfig) -> dict[str, Any]:
-    """What a model card says of how its weights were made."""
-    options = {k: v for k, v in asdict(config).items() if not isinstance(v, dict)}
-    shown = {k: v for k, v in options.items() if v != getattr(TrainConfig(), k) and k not in ("out", "fits", "start")}
+    """What a model card says of how its weights were made: the options that are not the defaults, no local paths."""
+    shown = differences(TrainConfig(), replace(config, dataset=()))
+    for local in ("out", "fits", "start"):
+        shown.pop(local, None)
     for folder in ("photos", "backgrounds"):
         if shown.get(folder):
             shown[folder] = Path(str(shown[folder])).name
-    command = "densehand train " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in shown.items())
-    return {"model": config.model, "command": command.strip(), "commit": commit(), "seed": config.seed}
+    command = "densehand train " + " ".join(_as_option(name, value) for name, value in shown.items())
+    made = {"model": config.model, "command": command.strip(), "commit": commit(), "seed": config.seed}
+    if config.dataset:
+        made["datasets"] = [{"name": d.name, "split": d.split, "weight": d.weight} for d in config.dataset]
+    return made
+
+
+def _as_option(name: str, value: Any) -> str:
+    *groups, last = name.replace("_", "-").split(".")
+    flag = f"no-{last}" if value is False else last
+    values = [] if isinstance(value, bool) else value if isinstance(value, tuple) else [value]
+    return " ".join(["--" + ".".join([*groups, flag]), *map(str, values)])

@@ -1,7 +1,8 @@
-"""Batches as a function of the step number: photos, synthetic hands and hand-free pictures, mixed by share.
+"""Batches as a function of the step number: photos, datasets, synthetic hands and hand-free pictures, mixed by share.
 
 Nothing here has a state that a checkpoint must carry: step n draws from a generator seeded with (seed, n), and
 the pool of synthetic pictures is a function of n too, so that a resumed run sees what an undisturbed one would.
+Batches are made in the training process itself: there is no loader process whose order or death could matter.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from torch import Generator, Tensor
 
 from densehand.data.augment import augment, negatives
 from densehand.data.fits import Fits, fit_photos
-from densehand.data.photos import load_photos
+from densehand.data.labelled import load_dataset
+from densehand.data.photos import Skipped, load_photos, need_folder, read_picture
 from densehand.data.records import Records, TrainingBatch, records_from_photos
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
+from densehand.train import ranks
 from densehand.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -36,22 +39,36 @@ def seeded(device: torch.device | str, *numbers: int) -> Generator:
     return Generator(device=device).manual_seed(int.from_bytes(digest, "big"))
 
 
-def load_backgrounds(folder: Path | str, size: int = 256) -> UInt8[Tensor, "n s s 3"]:
-    """All pictures of a folder at `size`². Raises InputError where there is none."""
+def load_backgrounds(folder: Path | str, size: int = 256, skipped: Skipped | None = None) -> UInt8[Tensor, "n s s 3"]:
+    """All pictures of a folder at `size`²; damaged ones go to `skipped`. Raises InputError where there is none."""
     pictures = []
-    for path in sorted(Path(folder).glob("*.jpg")) + sorted(Path(folder).glob("*.png")):
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    folder = need_folder(folder, "hand-free pictures")
+    for path in sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.png")):
+        picture = read_picture(path)
         if picture is not None:
             picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
             pictures.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+        elif skipped is not None:
+            skipped.add("pictures missing or damaged", path.name)
     if not pictures:
         raise InputError(f"{folder}: no .jpg or .png picture to use as background")
     return torch.from_numpy(np.stack(pictures))
 
 
-def load_records(folder: Path | str, hand: HandModel, fits_file: Path | str = "", split: str = "train") -> Records:
-    """Photos of one split with their hand model fits; fits are computed once and kept in `fits_file`."""
+def load_records(
+    folder: Path | str,
+    hand: HandModel,
+    fits_file: Path | str = "",
+    split: str = "train",
+    skipped: Skipped | None = None,
+) -> Records:
+    """Photos of one split with their hand model fits; fits are computed once and kept in `fits_file`.
+
+    What the folder lacks goes to `skipped`. Raises InputError where nothing is left or the fits are of other photos.
+    """
     photos = load_photos(folder, split)
+    if skipped is not None:
+        skipped.merge(photos.skipped)
     path = Path(fits_file) if fits_file else None
     if path is not None and path.is_file():
         fits = Fits.load(path)
@@ -69,10 +86,11 @@ class SynthPool:
     """A ring of rendered hands, `pool` of them, of which each step replaces 1/replay of what it uses.
 
     Chunk c is rendered from seed (seed, c) alone; at step n the ring holds the last pool/CHUNK chunks due by then.
+    `own`: of several processes each renders other pictures.
     """
 
-    def __init__(self, synthesizer: Synthesizer, pool: int, seed: int):
-        self.synthesizer, self.seed = synthesizer, seed
+    def __init__(self, synthesizer: Synthesizer, pool: int, seed: int, own: bool = False):
+        self.synthesizer, self.seed, self.own = synthesizer, seed, own
         self.slots = max(1, pool // CHUNK)
         self.held = [-1] * self.slots  # the chunk that each slot holds
         self.ring: Records | None = None
@@ -83,7 +101,8 @@ class SynthPool:
         for number in range(due - self.slots, due):
             slot = number % self.slots
             if self.held[slot] != number:
-                generator = seeded(self.synthesizer.device, self.seed, 1, number)
+                mine = (ranks.rank(),) if self.own and ranks.rank() else ()
+                generator = seeded(self.synthesizer.device, self.seed, 1, number, *mine)
                 self._put(slot, self.synthesizer.records(CHUNK, generator))
                 self.held[slot] = number
         assert self.ring is not None  # at least one slot was due
@@ -98,49 +117,92 @@ class SynthPool:
 
 
 class BatchStream:
-    """`stream.batch(step)` → TrainingBatch on the device."""
+    """`stream.batch(step)` → TrainingBatch on the device: of several processes, this one's part of it.
+
+    skipped: what each source lacked, by its name.
+    """
 
     def __init__(self, config: TrainConfig, hand: HandModel, device: torch.device | str = "cpu"):
         self.config, self.hand, self.device = config, hand.to(device), torch.device(device)
-        self.photos = None
+        self.photos: Records | None = None
         self.backgrounds = None
+        self.real: list[tuple[float, Records]] = []  # weight and records of photos and datasets
+        self.skipped: dict[str, Skipped] = {}
         if config.backgrounds:
-            self.backgrounds = load_backgrounds(config.backgrounds).to(device)
-        counts = self.counts()
+            lacking = self.skipped["backgrounds"] = Skipped()
+            self.backgrounds = load_backgrounds(config.backgrounds, skipped=lacking).to(device)
+        counts = self.counts(config.batch)
         if counts["photos"]:
-            if not config.photos:
-                raise InputError("photo_share > 0 but no folder of photos: give --photos DIR or --photo-share 0")
-            self.photos = load_records(config.photos, hand, config.fits).to(device)
+            self._load_real()
         self.pool = None
         if counts["synthetic"]:
             from densehand.synth.sampler import SynthConfig, Synthesizer
 
-            poses = self.photos.pose[self.photos.trust > 0.5] if self.photos is not None else None
+            known = [records.pose[records.trust > 0.5] for _, records in self.real]
+            poses = torch.cat(known) if known else None
             # wider and larger than needed: the pool's pictures are cut anew, turned, each time they are used
             wide = SynthConfig(zoom=(1.15, 1.45))
             size = round(config.size * 1.25 / 32) * 32
             synthesizer = Synthesizer(self.hand, self.backgrounds, self.device, size, poses=poses, config=wide)
-            self.pool = SynthPool(synthesizer, config.pool, config.seed)
+            self.pool = SynthPool(synthesizer, config.pool, config.seed, own=config.rank_batches == "own")
 
-    def counts(self) -> dict[str, int]:
-        """Pictures of each kind in a batch."""
+    def _load_real(self) -> None:
         config = self.config
-        photos = round(config.batch * config.photo_share)
-        empty = round(config.batch * config.negative_share) if config.backgrounds else 0
-        return {"photos": photos, "negatives": empty, "synthetic": max(0, config.batch - photos - empty)}
+        if not config.photos and not config.dataset:
+            raise InputError("photo_share > 0 but no folder of photos: give --photos DIR or --photo-share 0")
+        if config.photos:
+            lacking = self.skipped["photos"] = Skipped()
+            self.photos = load_records(config.photos, self.hand, config.fits, skipped=lacking).to(self.device)
+            self.real.append((config.photos_weight, self.photos))
+        for share in config.dataset:
+            parts, lacking = load_dataset(
+                share.name, share.root, self.hand, share.split or None, share.limit, config.seed
+            )
+            self.skipped[share.name] = lacking
+            hands = sum(map(len, parts))
+            self.real += [(share.weight * len(part) / hands, part.to(self.device)) for part in parts]
+        if not sum(weight for weight, _ in self.real):
+            raise InputError("photos and datasets all have weight 0; give one of them more, or --photo-share 0")
+
+    def counts(self, batch: int) -> dict[str, int]:
+        """Pictures of each kind in a batch of so many."""
+        config = self.config
+        photos = round(batch * config.photo_share)
+        empty = round(batch * config.negative_share) if config.backgrounds else 0
+        return {"photos": photos, "negatives": empty, "synthetic": max(0, batch - photos - empty)}
 
     def batch(self, step: int) -> TrainingBatch:
-        config, counts = self.config, self.counts()
-        generator = seeded(self.device, config.seed, 0, step)
+        """The pictures of a step. Of several processes, each gets every world-th picture from its rank on, or makes
+        batch / world of its own (`rank_batches`)."""
+        rank, world = ranks.rank(), ranks.world()
+        if world > 1 and self.config.rank_batches == "own":
+            return self._make(step, self.config.batch // world, (rank,))
+        whole = self._make(step, self.config.batch)
+        return whole if world == 1 else whole.every(rank, world)
+
+    def _make(self, step: int, size: int, mine: tuple[int, ...] = ()) -> TrainingBatch:
+        config, counts = self.config, self.counts(size)
+        generator = seeded(self.device, config.seed, 0, step, *mine)
+        drawn = list(
+            zip((records for _, records in self.real), self._shares(step, counts["photos"], mine), strict=True)
+        )
+        if self.pool is not None:
+            drawn.append((self.pool.records(step * counts["synthetic"], config.replay), counts["synthetic"]))
         parts = []
-        for kind, records in (("photos", self.photos), ("synthetic", self.pool)):
-            count = counts[kind]
-            if not count or records is None:
-                continue
-            if isinstance(records, SynthPool):
-                records = records.records(step * count, config.replay)
-            index = torch.randint(len(records), (count,), generator=generator, device=self.device)
-            parts.append(augment(self.hand, records, index, config.size, config.augmentation, generator))
+        for records, count in drawn:
+            if count:
+                index = torch.randint(len(records), (count,), generator=generator, device=self.device)
+                parts.append(augment(self.hand, records, index, config.size, config.augmentation, generator))
         if counts["negatives"] and self.backgrounds is not None:
             parts.append(negatives(self.backgrounds, counts["negatives"], config.size, config.augmentation, generator))
         return TrainingBatch.join(parts)
+
+    def _shares(self, step: int, count: int, mine: tuple[int, ...]) -> list[int]:
+        """How many of `count` real pictures each source gives: drawn by weight, so that small weights count too."""
+        if len(self.real) < 2:
+            return [count] * len(self.real)
+        if not count:
+            return [0] * len(self.real)
+        weights = torch.tensor([weight for weight, _ in self.real])
+        drawn = torch.multinomial(weights, count, True, generator=seeded("cpu", self.config.seed, 2, step, *mine))
+        return torch.bincount(drawn, minlength=len(weights)).tolist()
