@@ -26,6 +26,7 @@ from densehand.hand.articulate import LOG_SCALE, TRANSLATION, TURN, place
 from densehand.hand.levenberg import Local
 from densehand.hand.model import HandModel
 from densehand.refine_fast import FastProblem, FastWeights
+from densehand.refine_prior import load_precision
 
 NEAREST = 0.01  # metres before a camera: what comes closer has no image
 PARALLEL = 1e-4  # least share of a sideways look, sin² of about half a degree, that gives a depth
@@ -156,7 +157,7 @@ class KnownProblem(FastProblem):
         self.start[:, TURN], self.start[:, LOG_SCALE], self.start[:, TRANSLATION] = 0.0, 0.0, shift
         self.lower[:, TURN.start :], self.upper[:, TURN.start :] = -torch.inf, torch.inf
         self.lower[:, LOG_SCALE] = self.upper[:, LOG_SCALE] = 0.0
-        self.trust[TURN.start :] = 0.0
+        self.trust = weights.prior * load_precision(hand, TURN.start).to(like)
         if (self.project(self.start)[1] <= NEAREST).any():
             raise InputError("the hand lies behind a camera; check rotation and translation (world → camera)")
 
@@ -175,11 +176,6 @@ class KnownProblem(FastProblem):
     def look(self, state: Float[Tensor, "v 62"]) -> Local:
         points, depth, by = self.project(state)
         energy, pull, off = self.draw(points)
-        by, weight = by.flatten(1, 2), pull[..., None].expand_as(off).flatten(1)
-        moved = state - self.start
-        return Local(
-            # behind a camera there is no picture: such a step is never taken
-            torch.where((depth > NEAREST).all(-1), energy, torch.inf) + (self.trust * moved.square()).sum(-1),
-            ((off.flatten(1) * weight)[:, None] @ by)[:, 0] + self.trust * moved,
-            (by * weight[..., None]).mT @ by + torch.diag(self.trust),
-        )
+        # behind a camera there is no picture: such a step is never taken
+        energy = torch.where((depth > NEAREST).all(-1), energy, torch.inf)
+        return self.local(energy, pull, off, by, state)

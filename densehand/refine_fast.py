@@ -1,10 +1,10 @@
 """Fast testing refinement: the mesh drawn to the 2D skeleton by Levenberg-Marquardt, without a network in the loop.
 
-    E = Σₖ cₖ ρ(‖pₖ − jₖ‖²) + Σₖ ((zₖ − zₖ⁰)/s_z)² + ‖(a − a⁰)/s_a‖² + ‖(β − β⁰)/s_β‖² + ‖(camera − camera⁰)/s_c‖²
+    E = Σₖ cₖ ρ(‖pₖ − jₖ‖²) + (x − x⁰)ᵀ Σ⁻¹ (x − x⁰)
 
-over anatomical angles a (inside the joint limits), shape β and the weak perspective camera; p, z are the skeleton's
-place in the crop, ⁰ is the regression's h, and ρ(d²) = d² / (s² + d²/r²) is Geman and McClure's (1987). j is the
-refiner's last skeleton with its confidence c. What the evidence does not see - depth above all - stays as it was.
+over x: anatomical angles (inside the joint limits), shape and the weak perspective camera. p is the skeleton in the
+crop, x⁰ the regression's, Σ the covariance of the regression's errors (`refine_prior.py`), and
+ρ(d²) = d² / (s² + d²/r²) is Geman and McClure's (1987). j is the refiner's last skeleton with its confidence c.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TUR
 from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, decode, encode
+from densehand.refine_prior import load_precision
 from densehand.refined import Refined, weighted_distance
 
 
 @dataclass(frozen=True)
 class FastWeights:
-    """What is worth one unit of energy: crop units, radians, standard deviations; chosen on synthetic hands."""
+    """What is worth one unit of energy; chosen on synthetic hands."""
 
-    pixel: float = 0.04  # s: error of a keypoint of confidence 1
+    pixel: float = 0.05  # s, crop units: error of a keypoint of confidence 1
     robust: float = 4.0  # r: beyond r·s a keypoint's pull fades
-    depth: float = 0.1
-    angle: float = 0.25
-    shape: float = 1.0
-    turn: float = 0.6
-    scale: float = 0.3
+    prior: float = 1.0  # times Σ⁻¹
 
 
 @torch.no_grad()
@@ -88,22 +85,23 @@ class FastProblem:
         self.lower[:, 61] = self.upper[:, 61] = start[:, 61]  # the wrist's depth is no part of the picture
         self.stride = h.new_full((62,), 0.5)
         self.stride[SHAPE] = 1.0
-        self.trust = h.new_zeros(62)
-        self.trust[ANGLES], self.trust[SHAPE] = weights.angle**-2, weights.shape**-2
-        self.trust[TURN], self.trust[LOG_SCALE] = weights.turn**-2, weights.scale**-2
+        self.trust = weights.prior * load_precision(hand).to(h)
 
     def look(self, state: Float[Tensor, "b 62"]) -> Local:
         points, by = place(self.articulation, state, self.base)
         energy, pull, flat = self.draw(points[..., :2])
-        off = torch.cat([flat, points[..., 2:] - self.first[..., 2:]], dim=-1)
-        energy = energy + (off[..., 2] / self.weights.depth).square().sum(-1)
-        weight = torch.stack([pull, pull, torch.full_like(pull, self.weights.depth**-2)], dim=-1).flatten(1)
-        weighted = by.flatten(1, 2) * weight[..., None]
+        return self.local(energy, pull, flat, by[..., :2, :], state)
+
+    def local(self, energy: Tensor, pull: Tensor, flat: Tensor, by: Tensor, state: Tensor) -> Local:
+        """The evidence's energy with the prior's, and the derivatives; see `draw`, `by` is b 21 2 62."""
+        slope, weight = by.flatten(1, 2), pull[..., None].expand_as(flat).flatten(1)
+        weighted = slope * weight[..., None]
         moved = state - self.start
+        cost = moved @ self.trust
         return Local(
-            energy + (self.trust * moved.square()).sum(-1),
-            (off.flatten(1)[:, None] @ weighted)[:, 0] + self.trust * moved,
-            weighted.mT @ by.flatten(1, 2) + torch.diag(self.trust),
+            energy + (cost * moved).sum(-1),
+            (flat.flatten(1)[:, None] @ weighted)[:, 0] + cost,
+            weighted.mT @ slope + self.trust,
         )
 
     def draw(self, points: Float[Tensor, "b 21 2"]) -> tuple[Tensor, Tensor, Tensor]:

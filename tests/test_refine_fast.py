@@ -13,6 +13,7 @@ from densehand.hand.model import HandModel
 from densehand.network.mesh import NUM_PARAMETERS, POSE, decode, skeleton_in_crop
 from densehand.refine_fast import FastProblem, FastWeights, refine_fast
 from densehand.refine_modes import FAST, parse_refine
+from densehand.refine_prior import error_covariance, load_precision, state_errors
 
 SEEDS = st.integers(0, 2**31 - 1)
 
@@ -43,10 +44,11 @@ def evidence(hand: HandModel, h: torch.Tensor) -> torch.Tensor:
 def energy(double, h, start, keypoints, confidence) -> torch.Tensor:
     """The energy of h as the refinement of `start` sees it, from the documented formula and the plain skeleton."""
     w = FastWeights()
-    y, y0 = skeleton_in_crop(double, h.double()), skeleton_in_crop(double, start.double())
-    square = (y[..., :2] - keypoints).square().sum(-1)
+    square = (skeleton_in_crop(double, h.double())[..., :2] - keypoints).square().sum(-1)
     robust = square / (w.pixel**2 + square / w.robust**2)
-    return (confidence * robust).sum(-1) + ((y - y0)[..., 2] / w.depth).square().sum(-1)
+    steps = state_errors(double, start.double(), h.double())[:, :61]
+    precision = w.prior * load_precision(double)[:61, :61]
+    return (confidence * robust).sum(-1) + torch.einsum("bi,ij,bj->b", steps, precision, steps)
 
 
 def test_points_and_derivatives_agree_with_the_hand_model(double: HandModel) -> None:
@@ -108,7 +110,7 @@ def test_recovers_a_perturbed_hand_from_exact_evidence(hand: HandModel) -> None:
         found.moved, (evidence(hand, found.h) - evidence(hand, start)).norm(dim=-1).mean(-1).double(), atol=1e-5, rtol=0
     )
     assert (found.after < found.before).all()
-    loose = FastWeights(angle=10.0, shape=10.0, turn=10.0, scale=10.0, depth=10.0)
+    loose = FastWeights(prior=1e-5)
     assert refine_fast(hand, start, target, torch.ones(6, 21), loose, iterations=40).residual.max() < 1e-3
 
 
@@ -189,6 +191,38 @@ def test_the_solver_stays_in_its_box_and_finds_the_corner() -> None:
             x[k] = (a[:, k] @ rest / a[:, k].square().sum()).clamp(-1, 1)
     assert ((x.abs() == 1).any()) and (x.abs() < 1).any(), "the case has both kinds of entries"
     torch.testing.assert_close(found.state[0], x, atol=1e-8, rtol=0)
+
+
+def test_the_prior_is_a_covariance_and_its_steps_lead_to_the_truth(hand: HandModel, double: HandModel) -> None:
+    precision = load_precision(hand)
+    assert (
+        torch.linalg.eigvalsh(precision[:61, :61]).min() > 0 and not precision[61].any() and not precision[:, 61].any()
+    )
+    part = load_precision(hand, 55)
+    torch.testing.assert_close(part[:55, :55], torch.linalg.inv(torch.linalg.inv(precision[:61, :61])[:55, :55]))
+    assert not part[55:].any()
+    start, truth = random_h(hand, 3, 20).double(), random_h(hand, 3, 21).double()
+    problem = FastProblem(double, start, evidence(double, start), torch.ones(3, 21).double(), FastWeights())
+    arrived = problem.parameters(problem.start + state_errors(double, start, truth))
+    torch.testing.assert_close(skeleton_in_crop(double, arrived), skeleton_in_crop(double, truth), atol=1e-6, rtol=0)
+
+
+def test_errors_that_go_together_are_cheap_together() -> None:
+    generator = torch.Generator().manual_seed(22)
+    errors = 0.1 * torch.randn(4000, 62, generator=generator).double()
+    errors[:, 1] = errors[:, 0] + 0.01 * errors[:, 1]
+    errors[:5, 55] = 3.0  # hands the wrong way round
+    covariance = error_covariance(errors)
+    assert covariance[0, 1] > 0.6 * covariance[0, 0] and covariance[55, 55] < 0.02
+    torch.testing.assert_close(covariance.diagonal(), errors[5:].square().mean(0))
+
+
+def test_the_shape_of_another_hand_model_stands_alone() -> None:
+    other = HandModel.load("open")
+    other.name = "mano"
+    precision = load_precision(other)
+    torch.testing.assert_close(precision[45:55, 45:55], torch.eye(10).double())
+    assert not precision[45:55, :45].any() and precision[0, 1] != 0
 
 
 @pytest.mark.parametrize(("value", "mode"), [("off", 0), ("FAST", FAST), ("paper", 50), ("7", 7), (0, 0), (12, 12)])
