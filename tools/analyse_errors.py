@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from densehand.attributes import pose_group, sharpness, thirds, tone_group, typology_angle, view_group
+from densehand.crops import load_network
 from densehand.draw import draw_skeleton
 from densehand.evaluate import append_rows
 from densehand.hand.model import HandModel
 from densehand.metrics import pa_mpjpe
-from densehand.crops import load_network
 from densehand.network.estimator import DHPE
 from densehand.network.mesh import decode
 
