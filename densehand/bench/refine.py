@@ -2,7 +2,8 @@
 
 Modes: "off" the network's own h; "fast", "paper"; "oracle" the fast one with the true 2D keypoints for evidence, the
 most that better keypoints could give; "keypoints" is not a mesh but the evidence itself, the network's 2D skeleton.
-"same off" and "same fast" are those modes on the few hands that "paper" is measured on.
+"mask head" is the network's own foreground map, a mask that no refinement reads. "same off" and "same fast" are those
+modes on the few hands that "paper" is measured on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from densehand.synth import Synthesizer
 HELD_OUT = 90417
 """Seed of the measured hands; nothing was chosen on them."""
 
-MODES = ("keypoints", "off", "fast", "oracle", "same off", "same fast", "paper")
+MODES = ("keypoints", "mask head", "off", "fast", "oracle", "same off", "same fast", "paper")
 PUBLISHED_STEP_MS = 5.0  # Baek et al. 2019, section 3.4, on their GPU
 FAST_STEPS = (0, 1, 2, 3, 4, 5, 6, 8)
 SINGLE = 24  # hands timed one by one
@@ -54,7 +55,7 @@ class Figures:
     def row(self) -> dict[str, Any]:
         """Means as a row of a results file; empty where a figure is not known."""
         means = {name: round(float(np.mean(values)), 4) if values else "" for name, values in vars(self).items()}
-        return {"hands": len(self.mesh_px)} | means
+        return {"hands": max(len(self.mesh_px), len(self.iou))} | means
 
 
 @dataclass
@@ -95,7 +96,7 @@ def bench_synthetic(
     network: DHPE, count: int, paper: int, paper_steps: int, seed: int, tick: Callable[[int], None] = lambda n: None
 ) -> tuple[dict[str, Figures], dict[str, Curve]]:
     """Errors and times of every mode on `count` hands, of "paper" on the first `paper` of them; and the curves."""
-    figures = {mode: Figures() for mode in MODES[: None if paper else 4]}
+    figures = {mode: Figures() for mode in MODES[: None if paper else 5]}
     traces: dict[str, list[Tensor]] = {"fast": [], "paper": []}
     truths: list[Tensor] = []
     for cases in synthetic(network, count, seed):
@@ -117,6 +118,10 @@ def _measure(
     evidence = cases.estimate.keypoints[-1]
     gap = (evidence - cases.keypoints).norm(dim=-1).mean(-1) * 112
     figures["keypoints"].mesh_px += gap.tolist()
+    logits = cases.estimate.mask_logits[:, None]
+    size = cases.masks.shape[-1]
+    head = torch.nn.functional.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)[:, 0] > 0
+    figures["mask head"].iou += [mask_iou(a, b) for a, b in zip(head.numpy(), cases.masks.numpy(), strict=True)]
     _add(network, cases, start, figures["off"])
     found, spent = _timed(lambda: _fast(network, cases, slice(None)))
     figures["fast"].batch_ms += [spent / len(start)] * len(start)
