@@ -95,8 +95,9 @@ def refine(
 ) -> None:
     """Print what testing refinement gives and costs: mean 2D error, PA-MPJPE and mask IoU by mode.
 
-    keypoints: the evidence itself, the network's 2D skeleton. mask head: its foreground map. oracle: fast, drawn to the true 2D keypoints. Pixels of a
-    224-px crop; CPU milliseconds a hand, one at a time (of fixtures with the network and all) and in a batch.
+    keypoints: the evidence itself, the network's 2D skeleton. mask head: its foreground map. oracle: fast, drawn to the
+    true 2D keypoints. Pixels of a 224-px crop; CPU milliseconds a hand, one at a time (of fixtures with the network and
+    all) and in a batch.
 
     [b]Example:[/b] densehand bench refine --hands 100 --paper 0
     """
