@@ -345,7 +345,7 @@ SMALL = AdaptConfig(
 def test_a_run_writes_weights_that_load_and_a_card_that_tells(photos, tmp_path):
     pytest.importorskip("lightning")
     out, told = tmp_path / "made" / "mine.safetensors", []
-    config = replace(SMALL, labels=str(photos / "labels.jsonl"))
+    config = replace(SMALL, labels=str(photos / "labels.jsonl"), sheet=str(tmp_path / "new.png"))
     report = adapt(photos, out, config, lambda name, done, total: told.append((name, done, total)))
     assert report.photos == 6 and len(report.unreadable) == 1 and report.hands == 5 and report.held_back == 2
     assert 1 <= report.believed <= 3 and report.written == out and report.measure == "teacher"
@@ -364,6 +364,8 @@ def test_a_run_writes_weights_that_load_and_a_card_that_tells(photos, tmp_path):
     )
     assert card["input_size"] == load_card("dhpe-lite").input_size
     load_state(out, "dhpe-lite")
+    drawn = cv2.imread(str(tmp_path / "new.png"))
+    assert drawn.shape[1] == 4 * 64 and 1 <= drawn.shape[0] // 64 <= 3  # rows of the photo and three children
 
 
 def test_worse_weights_are_refused_unless_forced(photos, tmp_path, monkeypatch):
@@ -398,6 +400,19 @@ def test_worse_weights_are_refused_unless_forced(photos, tmp_path, monkeypatch):
     assert out.exists() and out.with_suffix(".json").exists()
 
 
+def test_a_loss_that_is_no_number_ends_it(monkeypatch):
+    learning = pytest.importorskip("densehand.adapt.learn")
+    from densehand.adapt.run import train_config
+
+    def bursts(*_):
+        raise FloatingPointError("loss is nan")
+
+    monkeypatch.setattr(learning.Training, "training_step", bursts)
+    stream = SimpleNamespace(device=torch.device("cpu"))
+    with pytest.raises(InputError, match="smaller --lr"):
+        learning.learn(load_model("dhpe-lite", fuse=False), stream, train_config(SMALL, "dhpe-lite", 64))
+
+
 def test_the_command_names_what_it_cannot_use(tmp_path, capsys):
     from densehand.cli import run
 
@@ -407,6 +422,7 @@ def test_the_command_names_what_it_cannot_use(tmp_path, capsys):
         ([str(tmp_path / "none"), "--out", out], "no such folder"),
         ([photos, "--out", str(tmp_path / "w.pt")], "written as .safetensors"),
         ([photos, "--out", out, "--size", "100"], "multiple of 32"),
+        ([photos, "--out", out, "--sheet", str(tmp_path / "s.txt")], "a sheet is written as"),
         ([photos, "--out", out, "--backgrounds", str(tmp_path / "none")], "none: no"),
         ([photos, "--out", out, "--model", "dhpe-none"], "unknown model"),
     ):

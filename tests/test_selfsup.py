@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photo_folder import make_photo_folder
 
 from densehand.data.records import Records
 from densehand.errors import InputError
@@ -18,8 +19,9 @@ from densehand.render import rasterise
 from densehand.render.rasterise import interpolate_vertices
 from densehand.synth import SynthConfig, Synthesizer
 from densehand.synth.retexture import SAME_DEPTH, Likeness, look_at_seeds
+from densehand.train.config import TrainConfig
 from densehand.train.selfsup import Reseeder, Reseeding, _about_each_axis, check_seeds, estimate_seeds, reseeded, sheet
-from densehand.train.stream import SynthPool
+from densehand.train.stream import BatchStream, SynthPool
 
 SIZE = 128
 GREEN = torch.tensor([0.1, 0.8, 0.1])
@@ -279,3 +281,21 @@ def test_the_pool_of_training_takes_it_and_a_sheet_shows_it(hand, synthesizer):
     assert drawn.shape == (2 * 64, 4 * 64, 3) and drawn.dtype == torch.uint8
     children = source.records(6, torch.Generator().manual_seed(0)).images
     assert torch.equal(drawn[64:, 64:128], children[3])
+
+
+def test_training_mixes_new_views_of_its_photos_in(tmp_path, hand):
+    photos = make_photo_folder(tmp_path / "photos", count=6)
+    config = TrainConfig(
+        photos=str(photos), fits=str(tmp_path / "fits.npz"), size=64, batch=8, photo_share=0.25, selfsup_share=0.5,
+        negative_share=0.0, pool=64, device="cpu",
+    )  # fmt: skip
+    stream = BatchStream(config, hand)
+    assert stream.counts(8) == {"photos": 2, "negatives": 0, "selfsup": 4, "synthetic": 2}
+    poses = stream.photos.pose
+    batch = stream.batch(5)
+    assert batch.images.shape == (8, 3, 64, 64)
+    assert torch.cdist(batch.pose[:6], poses).amin(1).max() < 1e-6 < torch.cdist(batch.pose[6:], poses).amin()
+    assert batch.has_mask.tolist() == [False] * 2 + [True] * 6
+    assert torch.equal(batch.images, BatchStream(config, hand).batch(5).images)
+    with pytest.raises(InputError, match="photos"):
+        BatchStream(replace(config, photos="", photo_share=0.0), hand)

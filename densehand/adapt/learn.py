@@ -1,4 +1,4 @@
-"""The few optimiser steps of an adaptation, from given weights, with batch norms' statistics kept."""
+"""The few optimiser steps of an adaptation, from given weights."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import logging
 import warnings
 from typing import Any
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from densehand.adapt.gather import Watch
 from densehand.adapt.stream import AdaptStream
-from densehand.errors import DependencyError
+from densehand.errors import DensehandError, DependencyError, InputError
 from densehand.network.estimator import DHPE
 from densehand.train.config import TrainConfig
 
@@ -24,16 +22,11 @@ except ImportError as error:
     raise DependencyError(f"adapting trains, which needs {error.name}: pip install 'densehand[train]'") from error
 
 
-class _Keeper(Callback):
-    """Tells the watcher of steps; keeps batch norms as they were, since they know more than a few small batches."""
+class _Progress(Callback):
+    """Tells the watcher of steps."""
 
     def __init__(self, steps: int, watch: Watch | None) -> None:
         self.steps, self.watch = steps, watch
-
-    def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
-        for part in module.network.modules():
-            if isinstance(part, _BatchNorm):
-                part.eval()
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if self.watch:
@@ -41,7 +34,10 @@ class _Keeper(Callback):
 
 
 def learn(network: DHPE, stream: AdaptStream, config: TrainConfig, watch: Watch | None = None) -> DHPE:
-    """A copy of `network` after `config.steps` steps on `stream`: the running average of its weights."""
+    """A copy of `network` after `config.steps` steps on `stream`: the running average of its weights.
+
+    Raises InputError where the loss is no longer a number.
+    """
     from torch.utils.data import DataLoader
 
     module = Training(copy.deepcopy(network).train(), stream, config)  # type: ignore[arg-type]
@@ -55,7 +51,7 @@ def learn(network: DHPE, stream: AdaptStream, config: TrainConfig, watch: Watch 
             accelerator="gpu" if stream.device.type == "cuda" else "cpu",
             devices=1,
             logger=False,
-            callbacks=[_Keeper(config.steps, watch)],
+            callbacks=[_Progress(config.steps, watch)],
             gradient_clip_val=config.clip,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -64,6 +60,8 @@ def learn(network: DHPE, stream: AdaptStream, config: TrainConfig, watch: Watch 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of workers that the loader, which only counts, does not need
             trainer.fit(module, DataLoader(range(config.steps), batch_size=None, shuffle=False))  # type: ignore[arg-type]
+    except (FloatingPointError, DensehandError) as error:
+        raise InputError(f"the loss is no longer a number at --lr {config.lr:g}; give a smaller --lr") from error
     finally:
         log.setLevel(level)
     learnt: DHPE = module.average.module.to(stream.device)  # type: ignore[assignment]

@@ -24,14 +24,19 @@ from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
 from densehand.network.zoo import load_model, resolve_device, save_weights
 from densehand.pipeline import HandEstimator
+from densehand.synth.sheet import write_picture
 from densehand.train.config import TrainConfig
-from densehand.train.stream import load_backgrounds
+from densehand.train.selfsup import sheet
+from densehand.train.stream import load_backgrounds, seeded
+
+MOST_ROWS = 8  # seeds on a sheet
 
 
 @dataclass(frozen=True)
 class AdaptConfig:
     """An adaptation. model: packaged name or weights file. labels, backgrounds: optional (see `densehand adapt -h`).
 
+    sheet: picture file for some seeds and their new samples, written where there are any.
     size: side of training crops, 0 for the model's own. held_back: share of the photos. looser: factor on what `Keep`
     allows. Measured at the model's own crop size whatever `size` is.
     """
@@ -39,11 +44,12 @@ class AdaptConfig:
     model: str = "dhpe-lite"
     labels: str = ""
     backgrounds: str = ""
+    sheet: str = ""
     whole_image: bool = False
     steps: int = 300
     size: int = 0
     batch: int = 16
-    lr: float = 1e-4
+    lr: float = 2e-5
     held_back: float = 0.2
     looser: float = 1.0
     shares: Shares = field(default_factory=Shares)
@@ -94,6 +100,8 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
     from densehand.adapt.learn import learn  # first, so that a missing extra is told before the work
 
     ensure_folder(out.parent)
+    if config.sheet and Path(config.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise InputError(f"{config.sheet}: a sheet is written as .png, .jpg or .webp; choose one of these suffixes")
     paths = find_photos(folder)
     backgrounds = load_backgrounds(config.backgrounds) if config.backgrounds else None
     device = resolve_device(config.device)
@@ -125,6 +133,10 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
         hand, records, None if backgrounds is None else backgrounds.to(device), size, config.batch, config.shares,
         config.seed, config.pool,
     )  # fmt: skip
+    if config.sheet and stream.reseeding:
+        rows = min(MOST_ROWS, len(stream.source.good))
+        drawn = sheet(stream.source, rows, seeded(device, config.seed, 2))
+        write_picture(Path(config.sheet), drawn.cpu().numpy())
     torch.manual_seed(config.seed)  # dropout, where a model has it
     learnt = learn(network, stream, train_config(config, network.config.name, size), watch)
     again = look_in_parts(learnt, images[held], centre[held], half[held], "measuring", watch)
@@ -185,7 +197,7 @@ def train_config(config: AdaptConfig, model: str, size: int) -> TrainConfig:
     return TrainConfig(
         model=model, size=size, batch=config.batch, steps=config.steps, lr=config.lr, final_lr=0.05,
         warmup=max(1, config.steps // 10), ema=min(0.999, 1 - 5 / max(config.steps, 10)), seed=config.seed,
-        channels_last=True, weight_decay=0.0,
+        weight_decay=0.0, freeze_batchnorm=True,
     )  # fmt: skip
 
 

@@ -54,12 +54,11 @@ class AdaptStream:
         side = round(size * 1.25 / 32) * 32
         synthesizer = Synthesizer(hand, backgrounds, self.device, side, poses=records.pose, config=WIDE)
         self.pools: dict[str, SynthPool] = {}
-        source = Reseeder(hand, records, synthesizer=synthesizer)
+        self.source = source = Reseeder(hand, records, synthesizer=synthesizer)
         self.reseeding = source.check.started
         self.counts = self._counts(batch, shares)
         if self.counts["selfsup"]:
-            # a Reseeder answers `records(n, generator)` on its `device`, which is all that the pool asks for
-            self.pools["selfsup"] = SynthPool(source, pool // 2, seed + 1)  # type: ignore[arg-type]
+            self.pools["selfsup"] = SynthPool(source, pool // 2, seed + 1)
         if self.counts["synthetic"]:
             self.pools["synthetic"] = SynthPool(synthesizer, pool, seed)
 

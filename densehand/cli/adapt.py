@@ -35,11 +35,12 @@ def adapt(
     model: str = typer.Option("dhpe-lite", help="Start weights: a packaged model, or a FILE.safetensors."),
     labels: str = typer.Option("", metavar="labels.jsonl", help="A teacher's 2D keypoints of some of the photos."),
     backgrounds: str = typer.Option("", metavar="DIR", help="Hand-free pictures: behind new hands, and as negatives."),
+    sheet: str = typer.Option("", metavar="FILE", help="Picture of believed hands and the new views made of them."),
     whole_image: bool = typer.Option(False, "--whole-image", help="Each photo shows one hand and is the crop itself."),
     steps: int = typer.Option(300, min=1, help="Optimiser steps."),
     size: int = typer.Option(0, min=0, help="Side of training crops in pixels, a multiple of 32; 0: the model's."),
     batch: int = typer.Option(16, min=2, help="Pictures a step."),
-    lr: float = typer.Option(1e-4, min=0, help="Highest learning rate."),
+    lr: float = typer.Option(2e-5, min=0, help="Highest learning rate."),
     held_back: float = typer.Option(0.2, min=0.01, max=0.9, help="Share of the photos held back to measure."),
     photo_share: float = typer.Option(0.5, min=0, max=1, help="Share of your photos' hands in a batch."),
     selfsup_share: float = typer.Option(0.125, min=0, max=1, help="Share of new views made from your photos' hands."),
@@ -63,9 +64,9 @@ def adapt(
     from densehand.adapt.stream import Shares
 
     config = AdaptConfig(
-        model=model, labels=labels, backgrounds=backgrounds, whole_image=whole_image, steps=steps, size=size,
-        batch=batch, lr=lr, held_back=held_back, looser=looser, shares=Shares(photo_share, selfsup_share), seed=seed,
-        device=device, force=force,
+        model=model, labels=labels, backgrounds=backgrounds, sheet=sheet, whole_image=whole_image, steps=steps,
+        size=size, batch=batch, lr=lr, held_back=held_back, looser=looser,
+        shares=Shares(photo_share, selfsup_share), seed=seed, device=device, force=force,
     )  # fmt: skip
     with progress_bar(quiet) as bar:
         tasks = {}

@@ -40,7 +40,7 @@ class LossWeights:
 class DatasetShare:
     """One labelled dataset of a mixture (docs/datasets.md), a `[[dataset]]` table of a configuration file."""
 
-    name: str = option("", "Its name, as `densehand data list` shows it.")
+    name: str = option("", "Its name, one of docs/datasets.md.")
     root: str = option("", "The folder it lies in.")
     split: str = option("", "The split; empty for the dataset's first.")
     weight: float = option(1.0, "How often its hands are drawn, against the other datasets and the photos.", 0)
@@ -74,6 +74,9 @@ class TrainConfig:
     photo_share: float = option(0.5, "Share of real hands in a batch (photos and datasets).", 0, 1)
     photos_weight: float = option(1.0, "How often photos are drawn, against the weights of the datasets.", 0)
     negative_share: float = option(0.04, "Share of pictures without a hand.", 0, 1)
+    selfsup_share: float = option(
+        0.0, "Share of new views made of photos whose fits are realistic, in their own skin (docs/adapt.md).", 0, 1
+    )
     pool: int = option(4096, "Synthetic pictures kept and cut anew.", 1)
     replay: float = option(4.0, "How often a synthetic picture is used on average; 1 renders each afresh.", 0)
     mask_terms_share: float = option(0.25, "Share of a batch that L_Feat, L_Sh and L_Lap look at.", 0, 1)

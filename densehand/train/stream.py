@@ -29,6 +29,7 @@ from densehand.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from densehand.synth.sampler import Synthesizer
+    from densehand.train.selfsup import Reseeder
 
 CHUNK = 64  # synthetic pictures rendered at a time
 
@@ -89,7 +90,7 @@ class SynthPool:
     `own`: of several processes each renders other pictures.
     """
 
-    def __init__(self, synthesizer: Synthesizer, pool: int, seed: int, own: bool = False):
+    def __init__(self, synthesizer: Synthesizer | Reseeder, pool: int, seed: int, own: bool = False):
         self.synthesizer, self.seed, self.own = synthesizer, seed, own
         self.slots = max(1, pool // CHUNK)
         self.held = [-1] * self.slots  # the chunk that each slot holds
@@ -132,10 +133,11 @@ class BatchStream:
             lacking = self.skipped["backgrounds"] = Skipped()
             self.backgrounds = load_backgrounds(config.backgrounds, skipped=lacking).to(device)
         counts = self.counts(config.batch)
-        if counts["photos"]:
+        if counts["photos"] or counts["selfsup"]:
             self._load_real()
-        self.pool = None
-        if counts["synthetic"]:
+        self.pool: SynthPool | None = None
+        self.views: SynthPool | None = None  # new views of the photos' hands
+        if counts["synthetic"] or counts["selfsup"]:
             from densehand.synth.sampler import SynthConfig, Synthesizer
 
             known = [records.pose[records.trust > 0.5] for _, records in self.real]
@@ -144,7 +146,18 @@ class BatchStream:
             wide = SynthConfig(zoom=(1.15, 1.45))
             size = round(config.size * 1.25 / 32) * 32
             synthesizer = Synthesizer(self.hand, self.backgrounds, self.device, size, poses=poses, config=wide)
-            self.pool = SynthPool(synthesizer, config.pool, config.seed, own=config.rank_batches == "own")
+            own = config.rank_batches == "own"
+            if counts["synthetic"]:
+                self.pool = SynthPool(synthesizer, config.pool, config.seed, own)
+            if counts["selfsup"]:
+                self.views = SynthPool(self._reseeder(synthesizer), config.pool // 4, config.seed + 1, own)
+
+    def _reseeder(self, synthesizer: Synthesizer) -> Reseeder:
+        from densehand.train.selfsup import Reseeder
+
+        if self.photos is None:
+            raise InputError("selfsup_share > 0 makes new views of photos: give --photos DIR or --selfsup-share 0")
+        return Reseeder(self.hand, self.photos, synthesizer=synthesizer)
 
     def _load_real(self) -> None:
         config = self.config
@@ -169,7 +182,10 @@ class BatchStream:
         config = self.config
         photos = round(batch * config.photo_share)
         empty = round(batch * config.negative_share) if config.backgrounds else 0
-        return {"photos": photos, "negatives": empty, "synthetic": max(0, batch - photos - empty)}
+        new = round(batch * config.selfsup_share)
+        return {
+            "photos": photos, "negatives": empty, "selfsup": new, "synthetic": max(0, batch - photos - empty - new),
+        }  # fmt: skip
 
     def batch(self, step: int) -> TrainingBatch:
         """The pictures of a step. Of several processes, each gets every world-th picture from its rank on, or makes
@@ -186,8 +202,9 @@ class BatchStream:
         drawn = list(
             zip((records for _, records in self.real), self._shares(step, counts["photos"], mine), strict=True)
         )
-        if self.pool is not None:
-            drawn.append((self.pool.records(step * counts["synthetic"], config.replay), counts["synthetic"]))
+        for pool, count in ((self.views, counts["selfsup"]), (self.pool, counts["synthetic"])):
+            if pool is not None:
+                drawn.append((pool.records(step * count, config.replay), count))
         parts = []
         for records, count in drawn:
             if count:
