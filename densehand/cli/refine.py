@@ -57,8 +57,8 @@ def refine(
     the pictures must show one hand of a side each: nothing is written where one lacks it. Outputs are named as
     'densehand predict' names them.
 
-    --cameras takes {"NAME.jpg": {"intrinsics": [fx, fy, cx, cy], "rotation": 3×3, "translation": [x, y, z]}}: pixels;
-    world → camera, metres. Hands then come back in true size and place.
+    --cameras is an object with, for each picture's file name, intrinsics (fx, fy, cx, cy in pixels), rotation (3×3) and
+    translation (metres), world → camera; see docs/refinement.md. Hands then come back in true size and place.
 
     [b]Example:[/b] densehand refine left.jpg right.jpg --predictions hands --views --out refined
     """
