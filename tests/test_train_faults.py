@@ -88,6 +88,19 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     assert step_of(path) == 10 and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+def test_a_disk_that_fills_up_with_logs_ends_the_run_with_a_clear_error(config, tmp_path, monkeypatch):
+    def full_after_the_checkpoint(_):
+        if (tmp_path / "last.ckpt").is_file():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run.CSVLogger, "save", full_after_the_checkpoint)
+    with pytest.raises(
+        InputError, match=r"no space left on device.*the checkpoint of step 1 is whole; free some space"
+    ):
+        run.run(replace(config, steps=1, out=str(tmp_path)), progress=False)
+    assert step_of(tmp_path / "last.ckpt") == 1
+
+
 def test_weights_that_are_no_numbers_are_not_written(tmp_path):
     path = tmp_path / "last.ckpt"
     WholeCheckpoints().save_checkpoint(state(1.0, 10), path)

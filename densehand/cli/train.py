@@ -72,10 +72,12 @@ def train(
         tables["augmentation"] = wide | tables.get("augmentation", {})
     loaded = load_config(config, tables)
 
+    from densehand.train import ranks
     from densehand.train.run import run  # torch and lightning, after the options are known to be sound
 
     folder = run(loaded, resume=not fresh, progress=not quiet)
-    typer.echo(f"weights: {folder / 'weights.safetensors'}")
+    if ranks.rank() == 0:
+        typer.echo(f"weights: {folder / 'weights.safetensors'}")
 
 
 _OWN = {"config": str, "wide_crops": bool, "fresh": bool, "quiet": bool}
