@@ -172,13 +172,14 @@ def test_damaged_rows_and_pictures_are_skipped_and_counted(tmp_path):
 
 
 def test_a_run_tells_what_it_skipped_and_shows_samples(tmp_path, capsys):
-    config = tiny_config(tmp_path, count=12)
+    config = tiny_config(tmp_path, count=11)  # none of these is held back
     damage(tmp_path / "photos")
     keep_fits(tmp_path / "photos", tmp_path / "fits.npz")
-    config = replace(config, steps=2, samples_every=2, checkpoint_every=2)
+    config = replace(config, steps=2, samples_every=2, checkpoint_every=2, validate_every=1)
     out = run.run(config, progress=False)
     printed = capsys.readouterr().out
     assert "photos: skipped 1 label rows with NaN (labels.jsonl:2); " in printed
+    assert "no figures on held-back photos" in printed and "split 'held-back'" in printed
     with (out / "log-0" / "metrics.csv").open() as file:
         logged = [row["data/skipped_photos"] for row in csv.DictReader(file) if row.get("data/skipped_photos")]
     assert [float(value) for value in logged] == [5.0]

@@ -155,7 +155,10 @@ def watchers(config: TrainConfig, module: Training, device: torch.device, progre
     """What the first process alone does beside training."""
     callbacks: list[Callback] = [SkippedData()]
     if config.photos and config.validate_every:
-        callbacks.append(HeldBack(config, module.stream.hand, device))
+        try:
+            callbacks.append(HeldBack(config, module.stream.hand, device))
+        except InputError as error:  # a small folder may have none to spare
+            print(f"no figures on held-back photos: {error}", flush=True)
     if config.samples_every:
         callbacks.append(SampleSheets(Path(config.out), config.samples_every))
     if progress:
