@@ -154,6 +154,24 @@ def test_real_hands_are_half_of_a_batch_and_the_test(hand, records, tmp_path, mo
         Ablation(tmp_path, replace(options, data="synthetic"), "cpu")
 
 
+def test_the_packaged_trunk_is_a_start_with_everything_else_new(hand, records, tmp_path):
+    from densehand.ablation.run import PACKAGED_TRUNK, Ablation, Options, row_config
+    from densehand.network.zoo import WEIGHTS_FOLDER
+    from densehand.network.zoo import load_state as load_file
+
+    options = Options(start=PACKAGED_TRUNK, batch=2, size=32)
+    runs = Ablation(tmp_path, options, "cpu")
+    config = row_config(options, ROWS["full"], 0, options.start, tmp_path, "cpu", 1)
+    made = runs.module(config, ROWS["full"], records).network
+    theirs, _ = load_file(WEIGHTS_FOLDER / "dhpe-lite.safetensors", "dhpe-lite")
+    for name, value in made.state_dict().items():
+        if name.startswith("evidence.trunk.") and not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, theirs[name]), name
+    for name in ("evidence.stage2.maps.weight", "regressor.f_e3d.weight", "regressor.f_ref.weight"):
+        assert not torch.equal(made.state_dict()[name], theirs[name]), name
+    assert not any(p.requires_grad for p in made.evidence.trunk.stem.parameters())
+
+
 # ---- measuring
 
 

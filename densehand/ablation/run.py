@@ -22,7 +22,7 @@ from densehand.ablation.rows import HEAD_START_OFF, ROWS, UPRIGHT, Row, full_wei
 from densehand.ablation.rows import without_refiner as take_refiner_out
 from densehand.ablation.training import fit
 from densehand.data.records import Records
-from densehand.errors import InputError
+from densehand.errors import InputError, WeightsError
 from densehand.files import ensure_folder, write_atomically, write_bytes
 from densehand.hand.model import HandModel
 from densehand.network import zoo
@@ -38,6 +38,9 @@ WATCHED = 64  # test hands that the learning curves are measured on
 SEEDS_LOOKED_AT = 256  # hands of the pool of which new samples may be made
 PAPER_STEPS = (0, 2, 5, 10, 20)  # of the curve of the paper's testing refinement
 FAST_STEPS = (0, 1, 2, 3, 5, 8)
+PACKAGED_TRUNK = "packaged-trunk"
+"""A start: f_Feat's trunk of the packaged weights, all else new. From ImageNet a short run does not get near enough to
+the hands for the shape loss (λ) and realistic seeds to begin."""
 REAL_HANDS = 4096  # of a dataset kept in memory
 CURVE_ROWS = ("full", "no-refiner")
 
@@ -46,10 +49,11 @@ CURVE_ROWS = ("full", "no-refiner")
 class Options:
     """What distinguishes one ablation from another; a folder holds rows of one kind only.
 
-    photos: folder of real crops; or data, root, split, test_split: a dataset (docs/datasets.md). head_start: steps of
-    the rows' common start, which is trained on the hands of `start_seeds` training seeds. reseed: share of a row's
-    steps after which new samples are made from the network's own meshes, `children` of them at most. seed_error:
-    largest error of a mesh they are made from (share of the hand's box).
+    start: as `densehand train`'s, or "packaged-trunk". photos: folder of real crops; or data, root, split, test_split:
+    a dataset (docs/datasets.md). head_start: steps of the rows' common start, which is trained on the hands of
+    `start_seeds` training seeds. reseed: share of a row's steps after which new samples are made from the network's own
+    meshes, `children` of them at most. seed_error: largest error of a mesh they are made from (share of the hand's
+    box).
     """
 
     model: str = "dhpe-lite"
@@ -160,7 +164,10 @@ class Ablation:
 
     def module(self, config: TrainConfig, row: Row, pool: Records) -> Training:
         """Network with its start weights, and the stream it is trained on."""
-        network = build(config)[0].network
+        packaged = config.start == PACKAGED_TRUNK
+        network = build(replace(config, start="none") if packaged else config)[0].network
+        if packaged:
+            load_packaged_trunk(network)
         if not row.refiner:
             take_refiner_out(network)
         network.evidence.trunk.freeze_early(self.options.freeze_early)
@@ -267,6 +274,16 @@ class Ablation:
             write_bytes(path, json.dumps(curves).encode())
             self.say(f"seed {seed}, {name}: testing refinement's curve")
         return json.loads(path.read_text())
+
+
+def load_packaged_trunk(network: DHPE) -> None:
+    """Put the packaged weights' trunk into a network of the same name. Raises WeightsError where there are none."""
+    name, prefix = network.config.name, "evidence.trunk."
+    state, _ = zoo.load_state(zoo.WEIGHTS_FOLDER / f"{name}.safetensors", name)
+    trunk = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    absent = network.evidence.trunk.load_state_dict(trunk, strict=False).missing_keys
+    if not all(k.endswith("num_batches_tracked") for k in absent):
+        raise WeightsError(f"packaged weights of {name}: lack {len(absent)} tensors of its trunk; reinstall densehand")
 
 
 def _never() -> Records:

@@ -30,7 +30,7 @@ def ablate(
         "", help="Instead: folder of real crops (docs/training.md), measured on held-back ones."
     ),
     model: str = typer.Option("dhpe-lite", help="dhpe-lite, dhpe-r50 or dhpe-paper."),
-    start: str = typer.Option("imagenet", help="imagenet, none, or a weights file: where the common start begins."),
+    start: str = typer.Option("imagenet", help="imagenet, none, packaged-trunk or a weights file."),
     size: int = typer.Option(96, min=32, help="Side of the crops in pixels, a multiple of 32."),
     batch: int = typer.Option(32, min=2, help="Pictures a step."),
     head_start: int = typer.Option(300, min=0, help="Steps of the rows' common start, without what rows take away."),
