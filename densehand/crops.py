@@ -91,6 +91,28 @@ class CropReader:
             refined += [replace(answer, **mesh, refinement=note) for answer, mesh, note in rows]
         return refined
 
+    def consensus(
+        self, photos: Sequence[Photo], crops: list[tuple[int, Crop]], answers: list[CropAnswer]
+    ) -> list[CropAnswer]:
+        """The answers with the mean over five views of each crop in place of mesh, keypoints and confidence."""
+        from densehand.views import REACH, STRAIGHT, consensus, look, to_crop
+
+        agreed: list[CropAnswer] = []
+        size = round(REACH * self.network.config.input_size)
+        for start in range(0, len(crops), self.batch):
+            part = crops[start : start + self.batch]
+            wider = [(index, replace(crop, half_side=REACH * crop.half_side)) for index, crop in part]
+            pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in wider])
+            images = torch.from_numpy(pixels).to(self.device)
+            centre = torch.zeros(len(part), 2, device=self.device)
+            half = torch.full((len(part),), 1 / REACH, device=self.device)
+            mesh, keypoints, confidence = consensus(look(self.network, images, centre, half, STRAIGHT, masks=False))
+            points, sure = (keypoints * REACH).float().cpu().numpy(), confidence.float().cpu().numpy()
+            meshes = self._meshes(to_crop(mesh, centre, half))
+            rows = zip(answers[start : start + self.batch], meshes, points, sure, strict=True)
+            agreed += [replace(answer, keypoints=p, confidence=c, **m) for answer, m, p, c in rows]
+        return agreed
+
     def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Refined | None:
         if steps == 0:
             return None

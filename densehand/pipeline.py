@@ -84,6 +84,8 @@ class HandEstimator:
         batch: most crops in one pass of the network.
         hand: hand model of the result: by default the one the network was trained with; another ("mano", or the path of
             an .npz) is fitted to the network's joints, so that it has their pose in its own parameters.
+        consensus: look at each hand five times, in crops of other paddings and turns, and take the mean; steadier, five
+            more passes of the network a hand. Not with the paper's refinement, which sees one crop.
 
     Errors:
         InputError: unknown model or device, or a number out of range. WeightsError: missing or damaged weights.
@@ -98,6 +100,7 @@ class HandEstimator:
         focal: float | None = None,
         batch: int = 16,
         hand: str | None = None,
+        consensus: bool = False,
     ) -> None:
         if focal is not None and not (math.isfinite(focal) and focal > 0):
             raise InputError(f"the focal length is a positive number of pixels, not {focal}")
@@ -110,7 +113,9 @@ class HandEstimator:
         self.hand: HandModel = network.hand  # type: ignore[assignment]
         if hand is not None and hand != self.hand.name:
             self.hand = HandModel.load(hand).to(self.device)
-        self.refine, self.focal = parse_refine(refine), focal
+        self.refine, self.focal, self.consensus = parse_refine(refine), focal, consensus
+        if consensus and self.refine not in (0, FAST):
+            raise InputError("consensus goes with refine 'fast' or 'off': the paper's refinement sees one crop")
         self.crops = CropReader(self.network, self.hand, self.device, batch)
         self._detector = detector
 
@@ -241,6 +246,10 @@ class HandEstimator:
                 chosen[k] = crop, answer, total
             else:
                 chosen[k] = jobs[k].crop, first[k], total
+        if self.consensus:
+            kept = [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)]
+            agreed = self.crops.consensus(photos, kept, [answer for _, answer, _ in chosen])
+            chosen = [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, agreed, strict=True)]
         if self.refine == FAST:
             final = self.crops.refine_fast([answer for _, answer, _ in chosen])
         elif self.refine:  # only now, so that no step is spent on an orientation that is not kept

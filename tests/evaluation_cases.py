@@ -80,7 +80,7 @@ def fake_estimator(truth, joints, pixels=0.0, metres=0.0, side="left"):
     )  # fmt: skip
 
     class Estimator:
-        name, refine, network, device = "fake", 0, None, "cpu"
+        name, refine, consensus, network, device = "fake", 0, False, None, "cpu"
         hand = SimpleNamespace(name="open")
 
         def __call__(self, image, boxes):

@@ -20,13 +20,13 @@ from densehand.adapt import AdaptConfig, AdaptReport, adapt
 from densehand.adapt.gather import HOUSE, Found, find_photos, gather, hold_back, teacher_keypoints
 from densehand.adapt.labels import Keep, believable, label_error, pseudo_labels
 from densehand.adapt.stream import AdaptStream, Shares
-from densehand.adapt.views import VIEWS, Agreement, agreement, consensus, from_crop, look, to_crop
 from densehand.camera import Crop
 from densehand.errors import InputError, WeightsError
 from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters, encode
 from densehand.network.zoo import load_card, load_model, load_state
 from densehand.synth import SynthConfig, Synthesizer
+from densehand.views import VIEWS, Agreement, agreement, consensus, from_crop, look, to_crop
 
 SIDE = 96
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from densehand.adapt.views import Agreement, Answers, consensus, from_crop, to_crop
 from densehand.data.fits import box_size
 from densehand.data.records import Records
 from densehand.hand.model import HandModel
 from densehand.refine_fast import refine_fast
+from densehand.views import Agreement, Answers, consensus, from_crop, to_crop
 
 
 @dataclass(frozen=True)

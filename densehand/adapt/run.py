@@ -16,7 +16,6 @@ from torch import Tensor
 from densehand.adapt.gather import HOUSE, Watch, find_photos, gather, hold_back, teacher_keypoints
 from densehand.adapt.labels import Keep, believable, chosen, label_error, pseudo_labels
 from densehand.adapt.stream import AdaptStream, Shares
-from densehand.adapt.views import CAP, Agreement, Answers, agreement, consensus, look
 from densehand.crops import load_network
 from densehand.errors import InputError
 from densehand.files import ensure_folder
@@ -28,6 +27,7 @@ from densehand.synth.sheet import write_picture
 from densehand.train.config import TrainConfig
 from densehand.train.selfsup import sheet
 from densehand.train.stream import load_backgrounds, seeded
+from densehand.views import CAP, Agreement, Answers, agreement, consensus, look
 
 MOST_ROWS = 8  # seeds on a sheet
 

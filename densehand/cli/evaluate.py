@@ -39,6 +39,7 @@ def evaluate(
     ),
     boxes: str = typer.Option("labels", help="Where models get their boxes: labels, or detect."),
     refine: str = typer.Option("off", metavar="MODE", help=f"Testing refinement: {MODES}."),
+    consensus: bool = typer.Option(False, "--consensus", help="Look at each hand in five crops, as predict does."),
     hand: str = typer.Option(None, help="Hand model of the meshes, also of densehand/1 files: open, mano or FILE.npz."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     report: Path = typer.Option(None, metavar="DIR", help="Write report.json, .csv and .html there; can be continued."),
@@ -69,7 +70,8 @@ def evaluate(
         from densehand.evaluation.consistency import check_kind
 
         check_kind(consistency)
-    systems = open_systems(folder, dataset, split, limit, model or [], predictions or [], boxes, mode, hand, device)
+    options = {"refine": mode, "consensus": consensus, "hand": hand, "device": device}
+    systems = open_systems(folder, dataset, split, limit, model or [], predictions or [], boxes, options)
     wanted = f"consistency-{consistency}" if consistency else "hands"
     journals = open_journals(report, wanted, systems, dataset, split, restart)
     try:
@@ -91,7 +93,8 @@ def evaluate(
     if csv_file is not None:
         from densehand.evaluate import append_rows
 
-        names = {result.system.name: mode if "weights" in result.system.settings else "" for result in results}
+        made = f"{mode} + consensus" if consensus else mode
+        names = {result.system.name: made if "weights" in result.system.settings else "" for result in results}
         append_rows(csv_file, [{"model": r.pop("model"), "refine": names[n], "commit": commit, **r} for n, r in rows])
 
 
@@ -103,18 +106,19 @@ def open_systems(
     models: list[str],
     files: list[str],
     boxes: str,
-    mode: str | int,
-    hand: str | None,
-    device: str,
+    options: dict[str, Any],
 ) -> list[System]:
-    """The systems asked for; dhpe-lite where none is. Files are read, and their counts compared with the dataset's."""
+    """The systems asked for; dhpe-lite where none is. Files are read, and their counts compared with the dataset's.
+
+    options: of each model's `HandEstimator`; its `hand` is that of densehand/1 files too.
+    """
     from densehand.evaluation.cases import open_cases
     from densehand.evaluation.systems import MEDIAPIPE, FileSystem, MediapipeSystem, ModelSystem, distinct
 
     found: list[Any] = []
     for given in files:  # first, as they fail sooner than models load
         name, path = _named_file(given)
-        found.append(FileSystem(path, dataset, folder, split, hand or "open", name))
+        found.append(FileSystem(path, dataset, folder, split, options["hand"] or "open", name))
     if any(entry.ordered is not None for entry in found):
         count = sum(1 for _ in open_cases(dataset, folder, split, limit))
         for entry in found:
@@ -126,7 +130,7 @@ def open_systems(
             continue
         from densehand.pipeline import HandEstimator
 
-        estimator = HandEstimator(name, device=device, refine=mode, hand=hand)
+        estimator = HandEstimator(name, **options)
         file = Path(name)
         opened.append(ModelSystem(estimator, boxes, file.stem if file.suffix == ".safetensors" else None))
     systems = [*opened, *found]

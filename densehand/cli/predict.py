@@ -54,6 +54,7 @@ def predict(
     out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Folder for the results; made where missing."),
     model: str = typer.Option("dhpe-lite", help="Estimator ('densehand models' lists them), or a FILE.safetensors."),
     refine: str = typer.Option(FAST, metavar="MODE", help=f"Testing refinement of each hand: {MODES}."),
+    consensus: bool = typer.Option(False, "--consensus", help="Look at each hand in five crops; steadier and slower."),
     boxes: Path = typer.Option(None, metavar="FILE.json", help="Hand boxes, instead of the detector."),
     whole_image: bool = typer.Option(False, "--whole-image", help="Each photo shows one hand and is the crop itself."),
     side: Side = typer.Option(Side.auto, help="The side of hands whose box names none."),
@@ -90,7 +91,9 @@ def predict(
     paths = find_images(inputs, problems)
     given = BoxFile(boxes) if boxes is not None else None
     ensure_folder(out)
-    estimator = HandEstimator(model, device=device, refine=mode, focal=focal, batch=batch, hand=hand)
+    estimator = HandEstimator(
+        model, device=device, refine=mode, focal=focal, batch=batch, hand=hand, consensus=consensus
+    )
     if given is None and not whole_image:
         _ = estimator.detector  # a fault of its weights is named once, not for every photo
     for problem in problems:

@@ -56,7 +56,7 @@ class ModelSystem:
             raise InputError(f"boxes {boxes!r}: use {LABELS} or {DETECT}")
         self.estimator, self.boxes = estimator, boxes
         self.name = name or estimator.name
-        refine = str(estimator.refine or "off")
+        refine = str(estimator.refine or "off") + " + consensus" * estimator.consensus
         self.about: Mapping[str, Any] = {"boxes": "of the labels" if boxes == LABELS else "detected", "refine": refine}
         self.settings: Mapping[str, Any] = {
             "model": estimator.name,

@@ -21,7 +21,7 @@ from densehand.data.augment import look_up, plane_rotation
 from densehand.data.fits import box_size
 from densehand.errors import InputError
 from densehand.metrics import view_consistency
-from densehand.network.estimator import DHPE
+from densehand.network.estimator import DHPE, Estimate
 from densehand.network.mesh import MeshParameters, decode, encode
 
 CAP = 20.0
@@ -38,7 +38,10 @@ class View:
 
 
 # paddings 1.5, 1.28 and 1.8 of the hand's box; turns as far as training turns most crops; the mirrored hand
-VIEWS = (View(), View(zoom=0.85), View(zoom=1.2), View(turn=-25), View(turn=25), View(flip=True))
+STRAIGHT = (View(), View(zoom=0.85), View(zoom=1.2), View(turn=-25), View(turn=25))
+VIEWS = (*STRAIGHT, View(flip=True))
+REACH = 1.35
+"""Side of the square that holds all views, over the house's crop: turned by 25° a square reaches cos 25° + sin 25°."""
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Answers:
 
     mesh: parameters in the w views, (w n …), and its skeleton. keypoints, confidence: the refiner's last 2D skeleton in
     the w views. heat: the heat maps' keypoints in all v. right: log-odds that the stored picture shows a right hand.
-    present: probability of a hand. iou: of the mask head with the mesh's rendered mask, 0 to 1.
+    present: probability of a hand. iou: of the mask head with the mesh's rendered mask, 0 to 1 (NaN if not asked for).
     """
 
     mesh: MeshParameters
@@ -103,20 +106,26 @@ def look(
     half: Float[Tensor, " n"],
     views: tuple[View, ...] = VIEWS,
     batch: int = 8,
+    masks: bool = True,
 ) -> Answers:
-    """The network on every view of every hand. centre, half: the house's crop, in units of the stored pictures."""
+    """The network on every view of every hand. centre, half: the house's crop, in units of the stored pictures.
+
+    masks: whether to render the meshes for `Answers.iou`.
+    """
     was_training = network.training
     network.eval()
     parts = [
-        _look_at(network, images[rows], centre[rows], half[rows], views)
+        _look_at(network, images[rows], centre[rows], half[rows], views, masks)
         for rows in torch.arange(len(images), device=images.device).split(batch)
     ]
     network.train(was_training)
     return Answers.join(parts)
 
 
-def _look_at(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, views: tuple[View, ...]) -> Answers:
-    found = [_look(network, images, centre, half, view) for view in views]
+def _look_at(
+    network: DHPE, images: Tensor, centre: Tensor, half: Tensor, views: tuple[View, ...], masks: bool
+) -> Answers:
+    found = [_look(network, images, centre, half, view, masks) for view in views]
     straight = [answer for answer, view in zip(found, views, strict=True) if not view.flip]
 
     def stacked(name: str, answers: list[dict[str, Tensor]]) -> Tensor:
@@ -130,7 +139,7 @@ def _look_at(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, views:
     )
 
 
-def _look(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, view: View) -> dict[str, Tensor]:
+def _look(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, view: View, masks: bool) -> dict[str, Tensor]:
     half = half * view.zoom
     angle = torch.full_like(half, math.radians(view.turn))
     back = half[:, None, None] * plane_rotation(-angle)  # crop → picture
@@ -144,9 +153,6 @@ def _look(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, view: Vie
         return points @ affine[:, :, :2].mT + affine[:, None, :, 2]
 
     h = estimate.parameters[-1]
-    head = estimate.mask_logits.sigmoid()
-    rendered = network.render_mask(h, head.shape[-1])
-    overlap, union = torch.minimum(head, rendered).sum((1, 2)), torch.maximum(head, rendered).sum((1, 2))
     found, skeleton = decode(h), estimate.skeletons[-1]
     spin = roma.rotvec_to_unitquat(torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), -angle], dim=-1))
     turned = roma.quat_product(spin, found.rotation[:, [1, 2, 3, 0]])[:, [3, 0, 1, 2]]
@@ -163,8 +169,16 @@ def _look(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, view: Vie
         "heat": to_picture(estimate.keypoints[0]),
         "right": -estimate.side_logit if view.flip else estimate.side_logit,
         "present": estimate.hand_logit.sigmoid(),
-        "iou": overlap / union.clamp_min(1e-6),
+        "iou": mask_overlap(network, estimate) if masks else torch.full_like(half, torch.nan),
     }
+
+
+def mask_overlap(network: DHPE, estimate: Estimate) -> Float[Tensor, " b"]:
+    """Soft intersection over union of the mask head with the mesh's rendered mask, on the head's grid."""
+    head = estimate.mask_logits.sigmoid()
+    rendered = network.render_mask(estimate.parameters[-1], head.shape[-1])
+    common, union = torch.minimum(head, rendered).sum((1, 2)), torch.maximum(head, rendered).sum((1, 2))
+    return common / union.clamp_min(1e-6)
 
 
 def agreement(answers: Answers) -> Agreement:
