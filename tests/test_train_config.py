@@ -141,3 +141,13 @@ def test_a_table_of_everything_gives_the_same_configuration(steps, lr, shape, fl
     assert updated(TrainConfig(), plain(config), "test") == config
     assert updated(TrainConfig(), nested(differences(TrainConfig(), config)), "test") == config
     assert asdict(config)["weights"]["shape"] == shape
+
+
+def test_synthetic_pictures_are_options_too(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("rare = 1.5\n[synthesis]\nobject_share = 0.4\n")
+    config = load_config(str(file), {"synthesis": {"occluder_share": 0.25}})
+    assert (config.rare, config.synthesis.object_share, config.synthesis.occluder_share) == (1.5, 0.4, 0.25)
+    assert config.synthesis.zoom == TrainConfig().synthesis.zoom == (1.15, 1.45)
+    with pytest.raises(InputError, match="object_share"):
+        load_config("", {"synthesis": {"object_share": 1.2}})

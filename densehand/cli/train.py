@@ -10,7 +10,7 @@ import typer
 from densehand.options import Option, nested, options_of
 from densehand.train.config import TrainConfig
 
-PANELS = {"weights": "Weights of the loss terms", "augmentation": "Augmentation"}
+PANELS = {"weights": "Weights of the loss terms", "augmentation": "Augmentation", "synthesis": "Synthetic pictures"}
 """Headings of the help for nested options; others go by their name."""
 
 

@@ -1,5 +1,19 @@
 """Pictures of hands made from the hand model, with every label, on the training device."""
 
-from densehand.synth.sampler import SynthBatch, SynthConfig, Synthesizer
+from typing import TYPE_CHECKING, Any
+
+from densehand.synth.config import SynthConfig
+
+if TYPE_CHECKING:
+    from densehand.synth.sampler import SynthBatch, Synthesizer
 
 __all__ = ["SynthBatch", "SynthConfig", "Synthesizer"]
+
+
+def __getattr__(name: str) -> Any:
+    """The synthesizer, imported when it is first asked for: the command line's options need no torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from densehand.synth import sampler
+
+    return getattr(sampler, name)

@@ -18,6 +18,7 @@ from densehand.network.mesh import MeshParameters, encode
 
 from .backdrop import Draw, clutter, made_up_backdrops, occluders, other_hands, photo_backdrops
 from .body import HandBody
+from .config import SynthConfig
 from .light import LUMINANCE, load_environments, sample_lights
 from .photo import gaussian_blur, photograph, to_linear, to_srgb
 from .poses import (
@@ -74,24 +75,6 @@ class SynthBatch:
 
     def __len__(self) -> int:
         return len(self.images)
-
-
-@dataclass(frozen=True)
-class SynthConfig:
-    """Shares of pictures with each thing, and ranges. anchor_share:
-    poses drawn around known poses instead of families.
-    """
-
-    anchor_share: float = 0.4
-    object_share: float = 0.22
-    occluder_share: float = 0.20
-    other_behind: float = 0.22
-    other_before: float = 0.08
-    nearest: float = 0.3
-    farthest: float = 1.5
-    centre_jitter: float = 0.08
-    zoom: tuple[float, float] = (0.85, 1.25)
-    photograph: bool = True
 
 
 class Synthesizer:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from densehand.data.augmentation import Augmentation
 from densehand.options import option
+from densehand.synth.config import WIDE, SynthConfig
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class TrainConfig:
     ema: float = option(0.999, "Decay of the running average that is saved as the weights.", 0, 1)
     clip: float = option(5.0, "Largest gradient norm; 0 for no limit.", 0)
     photo_share: float = option(0.5, "Share of real hands in a batch (photos and datasets).", 0, 1)
+    rare: float = option(
+        0.0, "Power by which photos of rare poses and views are drawn more often; 0 draws all alike.", 0
+    )
     photos_weight: float = option(1.0, "How often photos are drawn, against the weights of the datasets.", 0)
     negative_share: float = option(0.04, "Share of pictures without a hand.", 0, 1)
     selfsup_share: float = option(
@@ -100,6 +104,7 @@ class TrainConfig:
     sync_batchnorm: bool = option(True, "Batch norms over all GPUs; on CPUs each process has its own statistics.")
     weights: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    synthesis: SynthConfig = WIDE
     dataset: tuple[DatasetShare, ...] = option((), "Labelled datasets, [[dataset]] tables of a configuration file.")
 
 

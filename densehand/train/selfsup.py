@@ -29,10 +29,9 @@ from densehand.hand.anatomy import limit_violation
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
 from densehand.network.mesh import MeshParameters, decode
-from densehand.synth import SynthConfig, Synthesizer
+from densehand.synth.config import WIDE
 from densehand.synth.retexture import Likeness, look_at_seeds
-
-WIDE = SynthConfig(zoom=(1.15, 1.45))  # larger than a crop: training cuts, turns and zooms each picture anew
+from densehand.synth.sampler import Synthesizer
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import roma
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 from densehand.data.augment import augment, negatives
@@ -83,6 +84,19 @@ def load_records(
     return records_from_photos(photos, fits)
 
 
+def likeness(records: Records) -> Float[Tensor, "n 48"]:
+    """Pose and view as numbers whose distance says how unlike two pictures are; turns in the picture do not count."""
+    axes = roma.unitquat_to_rotmat(roma.quat_wxyz_to_xyzw(records.rotation))
+    return torch.cat([records.pose, 2.0 * axes[:, 2]], 1)  # which way the hand's axes point in depth
+
+
+def rarity(likeness: Float[Tensor, "n d"], power: float, neighbours: int = 30) -> Float[Tensor, " n"]:
+    """The distance to the 30th most alike photo, to a power: large where few photos show such a hand."""
+    count = min(neighbours, len(likeness))
+    parts = [torch.cdist(part, likeness).kthvalue(count, 1).values for part in likeness.split(1024)]
+    return torch.cat(parts) ** power
+
+
 class SynthPool:
     """A ring of rendered hands, `pool` of them, of which each step replaces 1/replay of what it uses.
 
@@ -126,6 +140,7 @@ class BatchStream:
     def __init__(self, config: TrainConfig, hand: HandModel, device: torch.device | str = "cpu"):
         self.config, self.hand, self.device = config, hand.to(device), torch.device(device)
         self.photos: Records | None = None
+        self.rarity: Tensor | None = None  # how often each photo is drawn; None: all alike
         self.backgrounds = None
         self.real: list[tuple[float, Records]] = []  # weight and records of photos and datasets
         self.skipped: dict[str, Skipped] = {}
@@ -138,14 +153,15 @@ class BatchStream:
         self.pool: SynthPool | None = None
         self.views: SynthPool | None = None  # new views of the photos' hands
         if counts["synthetic"] or counts["selfsup"]:
-            from densehand.synth.sampler import SynthConfig, Synthesizer
+            from densehand.synth.sampler import Synthesizer
 
             known = [records.pose[records.trust > 0.5] for _, records in self.real]
             poses = torch.cat(known) if known else None
-            # wider and larger than needed: the pool's pictures are cut anew, turned, each time they are used
-            wide = SynthConfig(zoom=(1.15, 1.45))
+            # larger than needed: the pool's pictures are cut anew, turned, each time they are used
             size = round(config.size * 1.25 / 32) * 32
-            synthesizer = Synthesizer(self.hand, self.backgrounds, self.device, size, poses=poses, config=wide)
+            synthesizer = Synthesizer(
+                self.hand, self.backgrounds, self.device, size, poses=poses, config=config.synthesis
+            )
             own = config.rank_batches == "own"
             if counts["synthetic"]:
                 self.pool = SynthPool(synthesizer, config.pool, config.seed, own)
@@ -167,6 +183,9 @@ class BatchStream:
             lacking = self.skipped["photos"] = Skipped()
             self.photos = load_records(config.photos, self.hand, config.fits, skipped=lacking).to(self.device)
             self.real.append((config.photos_weight, self.photos))
+            if config.rare:
+                believed = 0.1 + self.photos.keypoint_weight.mean(1)
+                self.rarity = rarity(likeness(self.photos), config.rare) * believed
         for share in config.dataset:
             parts, lacking = load_dataset(
                 share.name, share.root, self.hand, share.split or None, share.limit, config.seed
@@ -208,11 +227,17 @@ class BatchStream:
         parts = []
         for records, count in drawn:
             if count:
-                index = torch.randint(len(records), (count,), generator=generator, device=self.device)
+                index = self._draw(records, count, generator)
                 parts.append(augment(self.hand, records, index, config.size, config.augmentation, generator))
         if counts["negatives"] and self.backgrounds is not None:
             parts.append(negatives(self.backgrounds, counts["negatives"], config.size, config.augmentation, generator))
         return TrainingBatch.join(parts)
+
+    def _draw(self, records: Records, count: int, generator: Generator) -> Tensor:
+        """Rows of the records, all alike, or photos of rare poses and views more often."""
+        if records is self.photos and self.rarity is not None:
+            return torch.multinomial(self.rarity, count, True, generator=generator)
+        return torch.randint(len(records), (count,), generator=generator, device=self.device)
 
     def _shares(self, step: int, count: int, mine: tuple[int, ...]) -> list[int]:
         """How many of `count` real pictures each source gives: drawn by weight, so that small weights count too."""
