@@ -44,9 +44,10 @@ SINGLE = 24  # hands timed one by one
 
 @dataclass
 class Figures:
-    """Sums over the hands of one mode; errors: pixels of a 224-px crop, mm."""
+    """Errors and times of one mode; errors: pixels of a 224-px crop, mm."""
 
-    mesh_px: list[float] = field(default_factory=list)
+    hands: int = 0
+    mesh_px: list[float] = field(default_factory=list)  # a hand, or of fixtures a visible keypoint
     pa_mm: list[float] = field(default_factory=list)
     iou: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)  # CPU time a hand, one at a time
@@ -54,8 +55,9 @@ class Figures:
 
     def row(self) -> dict[str, Any]:
         """Means as a row of a results file; empty where a figure is not known."""
-        means = {name: round(float(np.mean(values)), 4) if values else "" for name, values in vars(self).items()}
-        return {"hands": max(len(self.mesh_px), len(self.iou))} | means
+        columns = {name: values for name, values in vars(self).items() if name != "hands"}
+        means = {name: round(float(np.mean(values)), 4) if values else "" for name, values in columns.items()}
+        return {"hands": self.hands} | means
 
 
 @dataclass
@@ -118,6 +120,8 @@ def _measure(
     evidence = cases.estimate.keypoints[-1]
     gap = (evidence - cases.keypoints).norm(dim=-1).mean(-1) * 112
     figures["keypoints"].mesh_px += gap.tolist()
+    for evidence_only in ("keypoints", "mask head"):
+        figures[evidence_only].hands += len(gap)
     logits = cases.estimate.mask_logits[:, None]
     size = cases.masks.shape[-1]
     head = torch.nn.functional.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)[:, 0] > 0
@@ -155,6 +159,7 @@ def _fast(network: DHPE, cases: Synthetic, which: slice, steps: int | None = Non
 def _add(network: DHPE, cases: Synthetic, h: Tensor, figures: Figures) -> None:
     """Errors of the meshes of h."""
     hand = _hand(network)
+    figures.hands += len(h)
     off = (skeleton_in_crop(hand, h)[..., :2] - cases.keypoints).norm(dim=-1).mean(-1)
     figures.mesh_px += (off * 112).tolist()
     joints = _joints(hand, h)
@@ -211,6 +216,9 @@ def bench_fixtures(
 def _add_row(
     row: dict[str, Any], box: tuple[float, ...], hand: Hand, size: tuple[int, int], own: Figures, first: Figures | None
 ) -> None:
+    for figures in (own, first):
+        if figures is not None:
+            figures.hands += 1
     visible = np.asarray(row.get("visible", [True] * 21))
     pixel = 1.5 * max(box[2] - box[0], box[3] - box[1]) / 224
     own.mesh_px += (keypoint_error(hand.project(hand.joints_3d), row["keypoints_px"])[visible] / pixel).tolist()
