@@ -19,13 +19,13 @@ from densehand.hand import HandModel
 from densehand.network.mesh import decode
 from densehand.network.zoo import load_model
 from densehand.photo import Photo
-from densehand.refine_modes import FAST, PAPER
+from densehand.refine.modes import FAST, PAPER
 from densehand.result import Refinement
 from densehand.retarget import retarget
 
 if TYPE_CHECKING:
     from densehand.network.estimator import DHPE, Estimate
-    from densehand.refined import Refined
+    from densehand.refine.refined import Refined
 
 CERTAIN = 6.0
 """Log-odds of one witness are cut here: none is ever surer than 400 : 1."""
@@ -76,8 +76,8 @@ class CropReader:
         return answers
 
     def refine_fast(self, answers: list[CropAnswer]) -> list[CropAnswer]:
-        """The answers after the fast refinement (`densehand/refine_fast.py`); the network is not run."""
-        from densehand.refine_fast import refine_fast
+        """The answers after the fast refinement (`densehand/refine/fast.py`); the network is not run."""
+        from densehand.refine.fast import refine_fast
 
         refined: list[CropAnswer] = []
         for start in range(0, len(answers), self.batch):
@@ -116,7 +116,7 @@ class CropReader:
     def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Refined | None:
         if steps == 0:
             return None
-        from densehand.refine import refine_estimate
+        from densehand.refine.paper import refine_estimate
 
         return refine_estimate(self.network, images, estimate, steps=steps)
 

@@ -36,7 +36,7 @@ from densehand.hand import HandModel
 from densehand.metrics import box_iou
 from densehand.network.zoo import resolve_device
 from densehand.photo import HandBox, Photo, check_box, check_picture
-from densehand.refine_modes import FAST, parse_refine
+from densehand.refine.modes import FAST, parse_refine
 from densehand.result import SIDES, Hand, faces_of, mirrored_if_left
 
 if TYPE_CHECKING:

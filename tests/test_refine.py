@@ -6,7 +6,7 @@ import torch
 from densehand.hand.model import HandModel
 from densehand.network.mesh import NUM_PARAMETERS, skeleton_in_crop
 from densehand.network.zoo import build_model
-from densehand.refine import RefineWeights, detached, refine_estimate, refinement_energy, step_sizes
+from densehand.refine.paper import RefineWeights, detached, refine_estimate, refinement_energy, step_sizes
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from densehand.hand.articulate import TURN, Articulation, place
 from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel
 from densehand.network.mesh import NUM_PARAMETERS, POSE, decode, skeleton_in_crop
-from densehand.refine_fast import FastProblem, FastWeights, refine_fast
-from densehand.refine_modes import FAST, parse_refine
-from densehand.refine_prior import error_covariance, load_precision, state_errors
+from densehand.refine.fast import FastProblem, FastWeights, refine_fast
+from densehand.refine.modes import FAST, parse_refine
+from densehand.refine.prior import error_covariance, load_precision, state_errors
 
 SEEDS = st.integers(0, 2**31 - 1)
 

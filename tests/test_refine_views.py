@@ -15,9 +15,9 @@ from densehand.camera import Crop, project_pinhole
 from densehand.errors import InputError
 from densehand.hand.articulate import TURN
 from densehand.metrics import pa_mpjpe
-from densehand.refine_cameras import KnownCamera, KnownProblem, read_cameras, triangulate
-from densehand.refine_fast import FastProblem, FastWeights
-from densehand.refine_views import MOST_FRAMES, JointProblem, _columns, _encoded, refine_views
+from densehand.refine.cameras import KnownCamera, KnownProblem, read_cameras, triangulate
+from densehand.refine.fast import FastProblem, FastWeights
+from densehand.refine.views import MOST_FRAMES, JointProblem, _columns, _encoded, refine_views
 from densehand.result import Hand, mirrored_if_left, posed_mesh
 
 

@@ -17,7 +17,7 @@ from densehand.bench.refine import HELD_OUT
 from densehand.crops import load_network
 from densehand.files import write_atomically
 from densehand.hand.model import HandModel
-from densehand.refine_prior import error_covariance, state_errors
+from densehand.refine.prior import error_covariance, state_errors
 from densehand.synth import Synthesizer
 
 OUT = Path(__file__).resolve().parent.parent / "densehand" / "hand" / "assets" / "refine_prior.npz"

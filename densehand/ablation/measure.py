@@ -19,9 +19,9 @@ from densehand.metrics import THRESHOLDS_0_50, THRESHOLDS_20_50, auc, mask_iou, 
 from densehand.metrics.shape import WRIST_TO_MIDDLE
 from densehand.network.estimator import DHPE, Estimate
 from densehand.network.mesh import decode, skeleton_in_crop
-from densehand.refine import refine_estimate
-from densehand.refine_fast import refine_fast
-from densehand.refine_modes import FAST
+from densehand.refine.fast import refine_fast
+from densehand.refine.modes import FAST
+from densehand.refine.paper import refine_estimate
 from densehand.train.validate import PLAIN
 
 PIXELS = 112.0  # crop units → pixels of a 224-px crop

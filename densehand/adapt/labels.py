@@ -11,7 +11,7 @@ from torch import Tensor
 from densehand.data.fits import box_size
 from densehand.data.records import Records
 from densehand.hand.model import HandModel
-from densehand.refine_fast import refine_fast
+from densehand.refine.fast import refine_fast
 from densehand.views import Agreement, Answers, consensus, from_crop, to_crop
 
 

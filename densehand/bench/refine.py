@@ -27,9 +27,9 @@ from densehand.network.estimator import DHPE, Estimate
 from densehand.network.mesh import decode, skeleton_in_crop
 from densehand.photo import HandBox
 from densehand.pipeline import HandEstimator
-from densehand.refine import refine_estimate
-from densehand.refine_fast import refine_fast
-from densehand.refined import Refined
+from densehand.refine.fast import refine_fast
+from densehand.refine.paper import refine_estimate
+from densehand.refine.refined import Refined
 from densehand.result import Hand
 from densehand.synth import Synthesizer
 

@@ -8,7 +8,7 @@ import typer
 
 from densehand.bench import CONTESTANTS as _CONTESTANTS
 from densehand.cli.common import choices
-from densehand.refine_modes import PAPER_STEPS
+from densehand.refine.modes import PAPER_STEPS
 
 _FIGURES = ("mesh_px", "pa_mm", "iou", "cpu_ms", "batch_ms")
 _USUAL = _CONTESTANTS[:3]  # those of them that are installed

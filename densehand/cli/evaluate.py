@@ -11,7 +11,7 @@ import typer
 from densehand.cli.common import progress_bar, say
 from densehand.cli.refining import refine_option
 from densehand.errors import InputError
-from densehand.refine_modes import MODES
+from densehand.refine.modes import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

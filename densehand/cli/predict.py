@@ -15,7 +15,7 @@ from densehand.cli.common import choices, output_names, progress_bar, say, say_e
 from densehand.cli.refining import refine_option
 from densehand.cli.writers import DEFAULT_FORMATS, FORMATS, write_outputs
 from densehand.errors import DensehandError, InputError
-from densehand.refine_modes import FAST, MODES
+from densehand.refine.modes import FAST, MODES
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -12,7 +12,7 @@ import typer
 from densehand.cli.common import choices, output_names, say, say_error
 from densehand.cli.writers import DEFAULT_FORMATS, FORMATS, write_outputs
 from densehand.errors import DensehandError, InputError
-from densehand.refine_modes import FAST, FRAMES, VIEWS
+from densehand.refine.modes import FAST, FRAMES, VIEWS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ def refine(
     from densehand.files import ensure_folder
     from densehand.hand import HandModel
     from densehand.images import find_images
-    from densehand.refine_cameras import read_cameras
+    from densehand.refine.cameras import read_cameras
 
     model = HandModel.load(hand)
     known = read_cameras(cameras) if cameras is not None else None
@@ -156,7 +156,7 @@ def _read(path: Path, name: str, records: _Predictions, model: HandModel) -> _Pi
 
 
 def _each(picture: _Picture, model: HandModel) -> None:
-    from densehand.refine_views import refine_views
+    from densehand.refine.views import refine_views
 
     picture.hands = [refine_views(model, [hand], FAST)[0] for hand in picture.hands]
 
@@ -170,7 +170,7 @@ def _together(
     smooth: float | None,
 ) -> None:
     """Refine the hands of each side through all pictures. InputError where a picture lacks its hand or camera."""
-    from densehand.refine_views import refine_views
+    from densehand.refine.views import refine_views
 
     known = None
     if cameras is not None:

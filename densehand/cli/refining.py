@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from densehand.errors import InputError
-from densehand.refine_modes import parse_refine
+from densehand.refine.modes import parse_refine
 
 
 def refine_option(value: str) -> str | int:

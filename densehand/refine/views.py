@@ -1,7 +1,7 @@
 """Refinement of one hand from several pictures: views of one moment, or frames of a film.
 
 Views share pose and shape, frames the shape alone; each picture has its own camera, weak perspective unless the cameras
-are known. The energy is the sum of the pictures' own (`refine_fast.py`): their 2D keypoints, and their single estimates
+are known. The energy is the sum of the pictures' own (`refine/fast.py`): their 2D keypoints, and their single estimates
 as what is likely. Levenberg-Marquardt lowers it over all pictures' numbers at once (`hand/levenberg.py`).
 """
 
@@ -22,9 +22,9 @@ from densehand.hand.articulate import ANGLES, SHAPE, TRANSLATION, TURN
 from densehand.hand.levenberg import Local, Solution, minimise
 from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters, decode, encode
-from densehand.refine_cameras import KnownCamera, KnownProblem
-from densehand.refine_fast import FastProblem, FastWeights
-from densehand.refine_modes import FAST, FRAMES, VIEWS
+from densehand.refine.cameras import KnownCamera, KnownProblem
+from densehand.refine.fast import FastProblem, FastWeights
+from densehand.refine.modes import FAST, FRAMES, VIEWS
 from densehand.result import Hand, Refinement, mirrored_if_left, posed_mesh
 
 MOST_FRAMES = 40
@@ -50,7 +50,7 @@ def refine_views(
         mode: "views" (one pose), "frames" (a pose each), or "fast" for a single hand.
         cameras: of the pictures, for views; the hands then come back in those cameras, in true size and place.
         smooth: frames only: usual change of a joint angle from one frame to the next, radians; None: any.
-        weights, iterations: see `refine_fast.refine_fast`.
+        weights, iterations: see `densehand.refine.fast`.
 
     Returns:
         The hands in their order; box and keypoints are as they were.

@@ -19,8 +19,8 @@ from densehand import losses
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE, Estimate
 from densehand.network.mesh import NUM_PARAMETERS, POSE, ROTATION, SCALE, SHAPE, TRANSLATION, decode, skeleton_in_crop
-from densehand.refine_modes import PAPER_STEPS
-from densehand.refined import Refined, weighted_distance
+from densehand.refine.modes import PAPER_STEPS
+from densehand.refine.refined import Refined, weighted_distance
 
 STILL = 1e-3
 """A hand whose gradient step would move no number of h further than this has converged."""

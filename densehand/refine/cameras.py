@@ -25,8 +25,8 @@ from densehand.files import reason
 from densehand.hand.articulate import LOG_SCALE, TRANSLATION, TURN, place
 from densehand.hand.levenberg import Local
 from densehand.hand.model import HandModel
-from densehand.refine_fast import FastProblem, FastWeights
-from densehand.refine_prior import load_precision
+from densehand.refine.fast import FastProblem, FastWeights
+from densehand.refine.prior import load_precision
 
 NEAREST = 0.01  # metres before a camera: what comes closer has no image
 PARALLEL = 1e-4  # least share of a sideways look, sin² of about half a degree, that gives a depth

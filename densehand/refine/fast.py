@@ -3,7 +3,7 @@
     E = Σₖ cₖ ρ(‖pₖ − jₖ‖²) + (x − x⁰)ᵀ Σ⁻¹ (x − x⁰)
 
 over x: anatomical angles (inside the joint limits), shape and the weak perspective camera. p is the skeleton in the
-crop, x⁰ the regression's, Σ the covariance of the regression's errors (`refine_prior.py`), and
+crop, x⁰ the regression's, Σ the covariance of the regression's errors (`refine/prior.py`), and
 ρ(d²) = d² / (s² + d²/r²) is Geman and McClure's (1987). j is the refiner's last skeleton with its confidence c.
 """
 
@@ -21,8 +21,8 @@ from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TUR
 from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, decode, encode
-from densehand.refine_prior import load_precision
-from densehand.refined import Refined, weighted_distance
+from densehand.refine.prior import load_precision
+from densehand.refine.refined import Refined, weighted_distance
 
 
 @dataclass(frozen=True)
