@@ -403,10 +403,10 @@ def test_retargeting_keeps_the_joints_where_they_were():
 def test_refinement_draws_the_mesh_to_the_skeleton_on_the_side_chosen(network, image, monkeypatch, mode):
     from functools import partial
 
-    from densehand import refine  # the paper's; the fast one is in tests/test_refine_fast.py
+    from densehand.refine import paper  # the fast one is in tests/test_refine_fast.py
 
     # an untrained network's features are of no use and of any size
-    monkeypatch.setattr(refine, "RefineWeights", partial(refine.RefineWeights, features=0.0))
+    monkeypatch.setattr(paper, "RefineWeights", partial(paper.RefineWeights, features=0.0))
     plain, refined = (
         HandEstimator(network, device="cpu", refine=steps)(image, [HandBox(BOX, "left"), HandBox(BOX, "right")])
         for steps in (0, mode)
