@@ -30,7 +30,7 @@ from densehand.train.config import LossWeights
 from densehand.train.selfsup import parameters_of as fits
 
 OPTIONS = (
-    "--size 64 --batch 2 --steps 4 --head-start 0 --start none --pool 4 --test-hands 3 --children 3 --curve-hands 3"
+    "--size 64 --batch 2 --steps 5 --head-start 0 --start none --pool 4 --test-hands 3 --children 3 --curve-hands 3"
 )
 OPTIONS += " --seeds 1 --device cpu"
 
@@ -324,13 +324,13 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_what_is_done_is_kept(tmp_
     assert command([*arguments, "--out", str(tmp_path / "whole"), "--curve-hands", "0"]) == 0
     step = module.Training.training_step
 
-    def dies_at_three(self, number, index):
-        if int(number) == 3:
+    def dies_early(self, number, index):  # before the middle, after the new samples
+        if self.global_step == 2:
             raise KeyboardInterrupt
         return step(self, number, index)
 
     stopped = [*arguments, "--out", str(tmp_path / "stopped")]
-    monkeypatch.setattr(module.Training, "training_step", dies_at_three)
+    monkeypatch.setattr(module.Training, "training_step", dies_early)
     with suppress(SystemExit):  # Lightning's way out on an interrupt
         assert command(stopped) != 0
     monkeypatch.setattr(module.Training, "training_step", step)
@@ -341,7 +341,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_what_is_done_is_kept(tmp_
     assert all(torch.equal(value, got[name]) for name, value in expected.items())
     result = json.loads((place / "result.json").read_text())
     assert result["new_samples"]["samples"] == 3 and not (place / "last.ckpt").is_file()
-    assert [point["step"] for point in result["learning"]] == [0, 1, 2, 3, 4]
+    assert [point["step"] for point in result["learning"]] == [0, 1, 2, 3, 4, 5]
     written = (place / "result.json").stat().st_mtime_ns
     capsys.readouterr()
     table = tmp_path / "t.csv"
@@ -351,8 +351,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_what_is_done_is_kept(tmp_
     assert (place / "result.json").stat().st_mtime_ns == written
     assert len(table.read_text().splitlines()) == 4
     assert Image.open(tmp_path / "stopped" / "ablation.png").size[0] > 500
-    assert command([*stopped, "--steps", "5"]) == 1
-    assert "steps 4 there and 5 here" in capsys.readouterr().err
+    assert command([*stopped, "--steps", "6"]) == 1
+    assert "steps 5 there and 6 here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Begin(Callback):
         self.step, self.action, self.done = step, action, False
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        if not self.done and int(batch) >= self.step:
+        if not self.done and trainer.global_step >= self.step:
             self.action()
             self.done = True
 
@@ -99,7 +99,8 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader = DataLoader(cast(Dataset[int], range(start, config.steps)), batch_size=None, shuffle=False)
+    # from the first step however far the run is: Lightning goes on counting within the epoch
+    loader = DataLoader(cast(Dataset[int], range(config.steps)), batch_size=None, shuffle=False)
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message=".*num_workers.*|.*Checkpoint directory.*|.*in eval mode.*|.*LeafSpec.*"
