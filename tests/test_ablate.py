@@ -267,10 +267,12 @@ def test_differences_are_taken_seed_by_seed_with_their_sign():
     assert "| without shape loss | 2 | 16.50 ± 7.78 (+1.50 ± 0.71) |" in table
     assert table.count("without testing refinement") == 1  # no row among regressions alone
     options = dict.fromkeys(("model", "size", "batch", "head_start", "steps", "pool", "test_hands"), 1)
+    options |= {"photos": "crops", "data": "synthetic"}
     lines = {(line["row"], line["compared_with"]): line for line in csv_rows(results, options, "abc")}
     assert lines["no-shape", "full, fast"]["px_difference"] == 1.5
     assert lines["no-shape", "full, fast"]["px_worse"] == "2 of 2"
     assert lines["no-refinement", "full, fast"]["refine"] == "off"
+    assert {line["data"] for line in lines.values()} == {"photos"}
 
 
 def test_one_seed_has_no_spread():

@@ -108,6 +108,7 @@ def csv_rows(results: Results, options: Mapping[str, Any], commit: str) -> list[
         for name in rows_of(results, mode):
             line: dict[str, Any] = {"commit": commit, "row": name, "refine": mode if ROWS[name].refined else "off"}
             line |= {"compared_with": f"full, {mode}", "seeds": len(results[name])}
+            line["data"] = "photos" if options["photos"] else options["data"]
             line |= {k: options[k] for k in ("model", "size", "batch", "head_start", "steps", "pool", "test_hands")}
             for figure in FIGURES:
                 found = cell(results, name, mode, figure)
