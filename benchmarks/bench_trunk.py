@@ -22,9 +22,9 @@ from densehand.hand.model import HandModel
 from densehand.network import zoo
 from densehand.network.config import CONFIGS
 from densehand.network.estimator import DHPE
+from densehand.revision import commit
 from densehand.train.config import TrainConfig
 from densehand.train.module import objective
-from densehand.train.run import commit
 from densehand.train.stream import BatchStream, load_records
 from densehand.train.validate import HeldBackPhotos
 

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densehand.detect.boxes import intersections, iou, peaks, suppress
+from densehand.detect.boxes import intersections, peaks, suppress
 from densehand.detect.evaluate import average_precision
 from densehand.detect.model import REFERENCE_SIZE, STRIDE, DetectorOutput
+from densehand.metrics import box_iou
 
 coordinate = st.integers(-50, 300).map(float)
 box = st.tuples(coordinate, coordinate, st.integers(0, 200), st.integers(0, 200)).map(
@@ -48,14 +49,14 @@ def suppress_by_hand(rows, scores, threshold, containment, ratio):
 @settings(deadline=None)
 @given(boxes, boxes)
 def test_overlaps_agree_with_the_naive_twin(a, b):
-    common, shares = intersections(a, b), iou(a, b)
+    common, shares = intersections(a, b), box_iou(a, b)
     for i in range(len(a)):
         for j in range(len(b)):
             expected = overlap_by_hand(a[i], b[j])
             union = area_by_hand(a[i]) + area_by_hand(b[j]) - expected
             assert common[i, j] == expected
             assert shares[i, j] == pytest.approx(expected / union if union else 0.0)
-    np.testing.assert_allclose(shares, iou(b, a).T)
+    np.testing.assert_allclose(shares, box_iou(b, a).T)
     assert np.all((shares >= 0) & (shares <= 1))
 
 

@@ -280,9 +280,9 @@ def read(path):
 
 
 def best_overlap(found: list[Detection], box) -> float:
-    from densehand.detect.boxes import iou
+    from densehand.metrics import box_iou
 
-    return max((float(iou(d.box[None], np.array([box]))[0, 0]) for d in found), default=0.0)
+    return max((float(box_iou(d.box[None], np.array([box]))[0, 0]) for d in found), default=0.0)
 
 
 @pytest.mark.parametrize("number", [1, 2])

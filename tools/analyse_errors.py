@@ -10,7 +10,6 @@ Every picture is shown to the network as a right hand; `side` is judged as the p
 from __future__ import annotations
 
 import argparse
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from densehand.hand.model import HandModel
 from densehand.metrics import pa_mpjpe
 from densehand.network.estimator import DHPE
 from densehand.network.mesh import decode
+from densehand.revision import commit
 
 SEED = 20_261_121  # of the synthetic hands; training seeds are hashed pairs, so none equals it
 GROSS = 20.0  # px of a 224-px crop beyond which a hand counts as lost
@@ -173,7 +173,6 @@ def main() -> None:
     sets = {"synthetic": synthetic_hands(hand, size, options.synthetic)} if options.synthetic else {}
     if options.photos:
         sets["photos"] = held_back_photos(options.photos, hand, size)
-    commit = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True, check=False).stdout.strip()
     for name, cases in sets.items():
         error, aligned, right, found = errors_of(network, hand, cases)
         rows = table(cases, error, aligned, right)
@@ -181,7 +180,7 @@ def main() -> None:
             print(name, *(f"{value}" for value in row.values()), sep="\t")
         if options.out:
             append_rows(
-                options.out, [{"model": network.config.name, "commit": commit, "data": name, **r} for r in rows]
+                options.out, [{"model": network.config.name, "commit": commit(), "data": name, **r} for r in rows]
             )
         if options.sheets:
             options.sheets.mkdir(parents=True, exist_ok=True)

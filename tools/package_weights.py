@@ -9,7 +9,6 @@ Adds the figures to results/estimator.csv and writes densehand/weights/NAME.safe
 from __future__ import annotations
 
 import argparse
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,9 @@ from densehand.crops import load_network
 from densehand.evaluate import append_rows, by_source, measure
 from densehand.network.zoo import WEIGHTS_FOLDER, resolve_device, save_weights
 from densehand.pipeline import HandEstimator
+from densehand.revision import commit
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def commit() -> str:
-    """The commit whose code is used, with a mark where the tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def measured(weights: Path, fixtures: Path, refine: int) -> dict[str, dict[str, Any]]:

@@ -34,13 +34,6 @@ def intersections(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> F
     return np.prod(np.clip(high - low, 0, None), axis=-1)
 
 
-def iou(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """Pairwise intersection over union, in [0, 1]; two empty boxes give 0."""
-    common = intersections(a, b)
-    union = areas(a)[:, None] + areas(b)[None, :] - common
-    return common / np.maximum(union, 1e-9)
-
-
 def suppress(
     boxes: Float[np.ndarray, "n 4"],
     scores: Float[np.ndarray, "n"],

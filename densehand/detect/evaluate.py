@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from densehand.detect.boxes import intersections, iou
+from densehand.detect.boxes import intersections
 from densehand.detect.compose import similarity, tight_box, transform, transform_box
 from densehand.detect.data import (
     LabelledHand,
@@ -32,6 +32,7 @@ from densehand.detect.data import (
     read_frames,
 )
 from densehand.detect.detector import Detection, Detector
+from densehand.metrics import box_iou
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def match(found: list[Detection], sample: Sample, threshold: float = 0.5) -> lis
     results = []
     for detection in sorted(found, key=lambda d: -d.score):
         box = detection.box[None]
-        overlaps = np.where(free, iou(box, sample.boxes)[0], -1.0) if len(free) else np.zeros(0)
+        overlaps = np.where(free, box_iou(box, sample.boxes)[0], -1.0) if len(free) else np.zeros(0)
         best = int(np.argmax(overlaps)) if len(overlaps) else -1
         if best >= 0 and overlaps[best] >= threshold:
             free[best] = False

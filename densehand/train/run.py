@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from densehand.hand.model import HandModel
 from densehand.network import zoo
 from densehand.network.estimator import DHPE
 from densehand.options import differences
+from densehand.revision import commit
 from densehand.train import ranks
 from densehand.train.config import TrainConfig
 from densehand.train.stream import BatchStream
@@ -164,17 +164,6 @@ def watchers(config: TrainConfig, module: Training, device: torch.device, progre
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     return callbacks
-
-
-def commit() -> str:
-    """The commit of the code that runs; "unknown" outside a checkout."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=Path(__file__).parent, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def recipe(config: TrainConfig) -> dict[str, Any]:
