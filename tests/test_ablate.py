@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from densehand.ablation import ROW_NAMES
-from densehand.ablation.data import PoolStream, joined, kept, rendered
+from densehand.ablation.data import PoolStream, kept, rendered
 from densehand.ablation.figure import Line, Panel, draw, mean_curve, panels, ticks
 from densehand.ablation.measure import TestHands, aligned_errors, measure, scaled_errors
 from densehand.ablation.rows import ROWS, full_weights, load_state, state_of, without_refiner
@@ -129,7 +129,7 @@ def test_batches_are_the_same_for_every_row_until_hands_are_added(hand, records)
     drawn = torch.cat([first.batch(step).pose for step in range(8)])
     share = float((drawn.mean(1) > 5).float().mean())
     assert 0.2 < share < 0.8
-    assert (joined([records, other]).pose[3:] > 5).any()
+    assert (Records.join([records, other]).pose[3:] > 5).any()
     halves = PoolStream(streams[0].config, hand, [(records, 1), (other, 3)]).batch(0)
     assert ((halves.pose.mean(1) > 5).tolist()) == [False, True, True, True]
 

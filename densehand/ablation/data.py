@@ -24,11 +24,6 @@ CHUNK = 64  # pictures rendered at a time
 TEST_SEED = 1_000_003  # no training seed
 
 
-def joined(parts: list[Records]) -> Records:
-    """Records one after another; their pictures must be of one size."""
-    return Records(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Records)})
-
-
 def rendered(synthesizer: Synthesizer, count: int, seed: int, tick: Callable[[str], None] = lambda _: None) -> Records:
     """`count` synthetic hands as a function of the seed."""
     parts = []
@@ -36,7 +31,7 @@ def rendered(synthesizer: Synthesizer, count: int, seed: int, tick: Callable[[st
         generator = seeded(synthesizer.device, seed, 2, start)
         parts.append(synthesizer.records(min(CHUNK, count - start), generator))
         tick(f"{start + len(parts[-1])} of {count} hands of seed {seed} rendered")
-    return joined(parts)
+    return Records.join(parts)
 
 
 def kept(path: Path, make: Callable[[], Records]) -> Records:
@@ -65,7 +60,7 @@ class PoolStream(BatchStream):
     def add(self, more: Records) -> None:
         """More hands to draw from, beside the last source's."""
         records, count = self.sources[-1]
-        self.sources[-1] = joined([records, more]), count
+        self.sources[-1] = Records.join([records, more]), count
 
     def batch(self, step: int) -> TrainingBatch:
         """Pictures and labels of one step."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
 
-from densehand.ablation.data import TEST_SEED, PoolStream, joined, kept, rendered
+from densehand.ablation.data import TEST_SEED, PoolStream, kept, rendered
 from densehand.ablation.measure import TestHands, measure
 from densehand.ablation.rows import HEAD_START_OFF, ROWS, UPRIGHT, Row, full_weights, load_state, state_of
 from densehand.ablation.rows import without_refiner as take_refiner_out
@@ -27,7 +27,8 @@ from densehand.files import ensure_folder, write_atomically, write_bytes
 from densehand.hand.model import HandModel
 from densehand.network import zoo
 from densehand.network.estimator import DHPE
-from densehand.synth import SynthConfig, Synthesizer
+from densehand.synth import Synthesizer
+from densehand.synth.config import WIDE
 from densehand.train.config import TrainConfig
 from densehand.train.module import Training
 from densehand.train.run import build
@@ -116,7 +117,7 @@ class Ablation:
     def synthesizer(self) -> Synthesizer:
         """Renders larger pictures than needed: they are cut anew, turned, each time they are used."""
         size = round(self.options.size * 1.25 / 32) * 32
-        return Synthesizer(self.hand, None, self.device, size, config=SynthConfig(zoom=(1.15, 1.45)))
+        return Synthesizer(self.hand, None, self.device, size, config=WIDE)
 
     def pool(self, seed: int) -> Records:
         """The training hands of a seed."""
@@ -184,7 +185,7 @@ class Ablation:
             out = ensure_folder(self.folder / "start")
             config = row_config(options, row, 0, options.start, out, str(self.device), self.threads)
             config = replace(config, steps=options.head_start, warmup=max(1, options.head_start // 15), final_lr=0.2)
-            module = self.module(config, row, joined([self.pool(seed) for seed in range(options.start_seeds)]))
+            module = self.module(config, row, Records.join([self.pool(seed) for seed in range(options.start_seeds)]))
             curve = fit(module, out, watch=self.watch)
             self.say(f"common start: {curve[-1]}")
             zoo.save_weights(module.average.module, path, card={"input_size": options.size})  # type: ignore[arg-type]

@@ -80,8 +80,3 @@ def pseudo_labels(
         images, keypoints, weight, mesh.pose, mesh.shape, mesh.rotation, mesh.scale, mesh.translation[:, :2], trust,
         torch.zeros(len(images), 0, 0, dtype=torch.uint8, device=images.device),
     )  # fmt: skip
-
-
-def chosen(records: Records, rows: Tensor) -> Records:
-    """Some of the records."""
-    return Records(**{name: value[rows] for name, value in vars(records).items()})

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from densehand.adapt.gather import HOUSE, Watch, find_photos, gather, hold_back, teacher_keypoints
-from densehand.adapt.labels import Keep, believable, chosen, label_error, pseudo_labels
+from densehand.adapt.labels import Keep, believable, label_error, pseudo_labels
 from densehand.adapt.stream import AdaptStream, Shares
 from densehand.crops import load_network
 from densehand.errors import InputError
@@ -127,7 +127,7 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
         )
     before = figures(answers, agreed, labels, held)
 
-    records = chosen(pseudo_labels(hand, images, answers, agreed, centre, half, keep), good)
+    records = pseudo_labels(hand, images, answers, agreed, centre, half, keep).select(good)
     size = config.size or network.config.input_size
     stream = AdaptStream(
         hand, records, None if backgrounds is None else backgrounds.to(device), size, config.batch, config.shares,

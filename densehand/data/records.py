@@ -37,6 +37,15 @@ class Records:
     def to(self, device: torch.device | str) -> Records:
         return Records(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
+    def select(self, rows: Tensor | slice) -> Records:
+        """Some of the hands: indices, a mask or a slice."""
+        return Records(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @staticmethod
+    def join(parts: list[Records]) -> Records:
+        """Records one after another; their pictures must be of one size."""
+        return Records(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Records)})
+
 
 @dataclass
 class TrainingBatch:

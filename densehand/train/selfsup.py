@@ -13,7 +13,7 @@ number of epochs, because seeds are realistic by then.)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import roma
 import torch
@@ -28,10 +28,11 @@ from densehand.errors import InputError
 from densehand.hand.anatomy import limit_violation
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
-from densehand.network.mesh import MeshParameters, decode
+from densehand.network.mesh import MeshParameters
 from densehand.synth.config import WIDE
 from densehand.synth.retexture import Likeness, look_at_seeds
 from densehand.synth.sampler import Synthesizer
+from densehand.views import from_crop
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,7 @@ def estimate_seeds(network: DHPE, hand: HandModel, records: Records, size: int, 
     parts = []
     for rows in torch.arange(len(records), device=half.device).split(batch):
         crops = look_up(records.images[rows], affine[rows], half[rows], size)
-        found = decode(network(crops).parameters[-1])
-        move = pad(centre[rows], (0, 1))
-        parts.append(
-            found._replace(scale=found.scale * half[rows], translation=found.translation * half[rows][:, None] + move)
-        )
+        parts.append(from_crop(network(crops).parameters[-1], centre[rows], half[rows]))
     network.train(was_training)
     return MeshParameters(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
@@ -202,9 +199,8 @@ def reseeded(
     if source.check.started:
         return source.records(count, generator)
     size = synthesizer.size
-    none = {f.name: getattr(records, f.name)[:0] for f in fields(Records)}
-    shaped = {"images": (0, size, size, 3), "masks": (0, size, size)}
-    return Records(**none | {name: records.images.new_empty(sides) for name, sides in shaped.items()})
+    empty = records.images.new_empty
+    return replace(records.select(slice(0)), images=empty(0, size, size, 3), masks=empty(0, size, size))
 
 
 def sheet(source: Reseeder, seeds: int, generator: Generator) -> UInt8[Tensor, "h w 3"]:

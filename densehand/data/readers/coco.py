@@ -188,7 +188,6 @@ def _coco(name: str, title: str, splits: tuple[str, ...], has: tuple[str, ...], 
     )
 
 
-_UNKNOWN = "not verified: treat as research only"
 DATASETS = (
     Dataset(
         name="coco_wholebody",
@@ -197,12 +196,12 @@ DATASETS = (
         has=_2D,
         order="house",
         units="—",
-        licence="not verified: treat as research only; pictures each under its own (`licenses` in the file)",
+        licence=common.UNVERIFIED + "; pictures each under its own (`licenses` in the file)",
         missing=_missing_wholebody,
         read=_read_wholebody,
     ),
-    _coco("onehand10k", "OneHand10K", ("train", "test"), ("box", "keypoints_2d"), _UNKNOWN),
-    _coco("panoptic", "CMU Panoptic HandDB", ("train", "test"), _2D, _UNKNOWN),
+    _coco("onehand10k", "OneHand10K", ("train", "test"), ("box", "keypoints_2d"), common.UNVERIFIED),
+    _coco("panoptic", "CMU Panoptic HandDB", ("train", "test"), _2D, common.UNVERIFIED),
     _coco("freihand_mmpose", "FreiHAND, mmpose's labels", ("train", "val", "test"), _2D[1:], "research only"),
-    _coco("rhd_mmpose", "RHD, mmpose's labels", ("train", "test"), (*_2D, "joints_3d", "camera"), _UNKNOWN),
+    _coco("rhd_mmpose", "RHD, mmpose's labels", ("train", "test"), (*_2D, "joints_3d", "camera"), common.UNVERIFIED),
 )

@@ -22,6 +22,10 @@ MAX_LABELS = 8 * 2**30
 """Largest label file read, bytes: InterHand2.6M's is the largest known, some gigabytes."""
 
 
+UNVERIFIED = "not verified: treat as research only"
+"""The licence of a dataset whose terms were not to be had."""
+
+
 class BadLabel(ValueError):
     """The labels of one sample cannot be used; the message becomes `Sample.problem`."""
 

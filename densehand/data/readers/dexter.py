@@ -63,7 +63,7 @@ DATASETS = (
         has=("joints_3d",),
         order="5 fingertips, thumb to little",
         units="mm, depth camera",
-        licence="not verified: treat as research only",
+        licence=common.UNVERIFIED,
         missing=_missing,
         read=_read,
     ),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from densehand.data.readers import common
 from densehand.data.readers.common import Dataset, guarded
 from densehand.data.sample import MaskSource, Sample
 
@@ -75,7 +76,7 @@ DATASETS = (
         has=("side", "box", "mask"),
         order="—",
         units="—",
-        licence="not verified: treat as research only",
+        licence=common.UNVERIFIED,
         missing=_missing,
         read=_read,
     ),

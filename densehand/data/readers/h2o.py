@@ -84,7 +84,7 @@ DATASETS = (
         has=("side", "box", "keypoints_2d", "joints_3d", "camera"),
         order="wrist, then five fingers palm to tip",
         units="m",
-        licence="not verified: treat as research only",
+        licence=common.UNVERIFIED,
         missing=_missing,
         read=_read,
     ),

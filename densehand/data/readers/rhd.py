@@ -76,7 +76,7 @@ DATASETS = (
         has=("side", "box", "keypoints_2d", "joints_3d", "camera", "mask"),
         order="wrist, then each finger tip to palm; 42: left, right",
         units="m",
-        licence="not verified: treat as research only",
+        licence=common.UNVERIFIED,
         missing=_missing,
         read=_read,
     ),

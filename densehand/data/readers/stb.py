@@ -93,7 +93,7 @@ DATASETS = (
         has=("side", "box", "keypoints_2d", "joints_3d", "camera"),
         order="palm, then little to thumb, each palm to tip",
         units="mm",
-        licence="not verified: treat as research only",
+        licence=common.UNVERIFIED,
         missing=_missing,
         read=_read,
     ),
