@@ -24,6 +24,7 @@ from densehand.detect.data import (
     visible_rectangle,
 )
 from densehand.detect.model import DetectorNet
+from densehand.detect.weights import load_net
 from densehand.errors import InputError
 from densehand.network.backbone import create_trunk
 
@@ -214,6 +215,8 @@ def test_training_runs_logs_and_resumes(folder, tmp_path, monkeypatch):
     evaluate.main(["--data", str(path), "--weights", str(weights), "--out", str(table)])
     card = json.loads(weights.with_suffix(".json").read_text())
     assert card["model"] == "detector" and card["recipe"]["steps"] == second["step"]
+    begun, packaged = training.start_net(weights).state_dict(), load_net(weights).state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in packaged.items())
     measured = {row["set"]: row for row in csv.DictReader(table.open())}
     assert measured["frames subhih"]["hands"] == measured["frames any rotation"]["hands"] == "2"
     assert measured["backgrounds without hands"]["recall"] == ""

@@ -140,3 +140,17 @@ def test_the_papers_objective_has_the_papers_terms():
     on = {name for name, value in vars(config.weights).items() if value is not False and value}
     assert on == {"articulation", "refiner", "heatmaps", "features", "shape", "laplacian", "hierarchical"}
     assert config.steps == 7 and config.model == "dhpe-paper" and config.size == 224
+
+
+def test_frozen_early_layers_stay_as_they_start(config, tmp_path):
+    from densehand.train import run
+
+    folder = run.run(
+        replace(config, out=str(tmp_path), start="none", steps=1, freeze_early=True, ema=0.0), progress=False
+    )
+    torch.manual_seed(config.seed)
+    start = build_model("dhpe-lite", hand=HandModel.load("open"), imagenet=False).state_dict()
+    after = weights_of(folder)
+    same = {name for name, value in after.items() if torch.equal(value.float(), start[name].half().float())}
+    assert "evidence.trunk.stem.conv.weight" in same and "evidence.trunk.blocks.2.expand.conv.weight" in same
+    assert "evidence.trunk.blocks.3.expand.conv.weight" not in same

@@ -7,6 +7,7 @@ written.
 """
 
 import argparse
+import json
 from itertools import chain, islice
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"score: scale {scale:.3f} bias {bias:.3f} from {len(hit)} detections; side: scale {side_scale:.3f}")
     recipe = {
         "command": "python -m densehand.detect.train, then python -m densehand.detect.calibrate",
-        "start": "EfficientNet-lite0, ImageNet (tools/convert_imagenet.py)",
+        **json.loads((options.run / "start.json").read_text()),
         "data": "photos of six openly licensed sets, composed as in docs/detector.md",
         "minutes": round(state["spent"] / 60, 1),
         "steps": state["step"],

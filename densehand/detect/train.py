@@ -8,9 +8,11 @@ state (weights, averages, optimiser, clock), so a stopped run goes on where it w
 import argparse
 import copy
 import csv
+import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,8 +23,11 @@ from densehand.detect.compose import Composer, Example
 from densehand.detect.data import read_backgrounds, read_crops, read_frames
 from densehand.detect.losses import DetectorLosses, detector_losses, make_targets
 from densehand.detect.model import STRIDE, DetectorNet
+from densehand.detect.weights import NAME, load_net
+from densehand.files import write_bytes
 from densehand.network.backbone import EfficientNetLite0
 from densehand.network.imagenet import load_imagenet_trunk
+from densehand.network.zoo import load_state
 
 FROZEN_BLOCKS = 3  # the trunk to stride 4 stays as ImageNet left it: half of a step's cost, little to learn
 LOG_EVERY = 50  # steps
@@ -85,16 +90,45 @@ def learning_rate(done: float) -> float:
     return min(done / 0.02 + 0.05, 1.0) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
+def start_net(path: Path | None) -> DetectorNet:
+    """A network to train, with its auxiliary head: of a weights file, or with the trunk's ImageNet weights alone."""
+    if path is None:
+        trunk = load_imagenet_trunk("efficientnet_lite0")
+        assert isinstance(trunk, EfficientNetLite0)
+        return DetectorNet(trunk, auxiliary=True)
+    net = DetectorNet(auxiliary=True)
+    net.load_state_dict(load_net(path).state_dict(), strict=False)
+    return net
+
+
+def start_recipe(path: Path | None) -> dict[str, Any]:
+    """What the card of the weights to come says of where they began: with a detector's weights, its own recipe."""
+    if path is None:
+        return {"start": "EfficientNet-lite0, ImageNet (tools/convert_imagenet.py)"}
+    _, card = load_state(path, NAME)
+    return {"start": {"sha256": card.sha256, **card.recipe}}
+
+
 def train(
-    data: Path, run: Path, minutes: float, batch: int, rate: float, device: torch.device, seed: int, pause: float = 4.0
+    data: Path,
+    run: Path,
+    minutes: float,
+    batch: int,
+    rate: float,
+    device: torch.device,
+    seed: int,
+    pause: float = 4.0,
+    start: Path | None = None,
 ) -> DetectorNet:
-    """Train for ``minutes`` (earlier runs in the same folder counted in); returns the averaged network."""
+    """Train for ``minutes`` (earlier runs in the same folder counted in); returns the averaged network.
+
+    ``start``: weights to begin with, all but the auxiliary head; by default the trunk's ImageNet weights.
+    """
     run.mkdir(parents=True, exist_ok=True)
+    write_bytes(run / "start.json", json.dumps(start_recipe(start), indent=2).encode())
     torch.manual_seed(seed)
     checkpoint = run / "checkpoint.pt"
-    trunk = load_imagenet_trunk("efficientnet_lite0")
-    assert isinstance(trunk, EfficientNetLite0)
-    net = DetectorNet(trunk, auxiliary=True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = start_net(start).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(net)
     old = list(net.blocks[FROZEN_BLOCKS:].parameters())
     new = [p for name, p in net.named_parameters() if not name.startswith(("stem", "blocks"))]
@@ -120,7 +154,7 @@ def train(
         torch.save(state | {"spent": spent, "step": step, "seen": seen}, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
 
-    start, before, saved = time.monotonic(), spent, time.monotonic()
+    begun, before, saved = time.monotonic(), spent, time.monotonic()
     totals = np.zeros((2, 6))  # sums of the losses and their number, of ordinary pictures and of close-ups
     while spent < 60 * minutes:
         done = spent / (60 * minutes)
@@ -137,7 +171,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimiser.step()
         averaged.update(net)
-        step, seen, spent = step + 1, seen + batch, before + time.monotonic() - start
+        step, seen, spent = step + 1, seen + batch, before + time.monotonic() - begun
         totals[int(close)] += [*(loss.item() for loss in losses), 1.0]
         if step % LOG_EVERY == 0:
             means = (totals / totals[:, -1:].clip(1))[:, :-1]
@@ -164,10 +198,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=2e-3, help="base learning rate of the new layers")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="the .safetensors file of a detector to go on from")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     device = torch.device(options.device)
-    net = train(options.data, options.run, options.minutes, options.batch, options.rate, device, options.seed)
+    net = train(
+        options.data,
+        options.run,
+        options.minutes,
+        options.batch,
+        options.rate,
+        device,
+        options.seed,
+        start=options.start,
+    )
     torch.save(net.state_dict(), options.run / "averaged.pt")
 
 

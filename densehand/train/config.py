@@ -85,6 +85,7 @@ class TrainConfig:
     replay: float = option(4.0, "How often a synthetic picture is used on average; 1 renders each afresh.", 0)
     mask_terms_share: float = option(0.25, "Share of a batch that L_Feat, L_Sh and L_Lap look at.", 0, 1)
     freeze_batchnorm: bool = option(False, "Batch norms keep their statistics (small batches, fine-tuning).")
+    freeze_early: bool = option(False, "The trunk's layers down to stride 4 stay as they start (faster on CPUs).")
     bf16: bool = option(False, "bfloat16 convolutions (faster on GPUs).")
     channels_last: bool = option(True, "Pictures in channels-last layout (faster).")
     seed: int = option(0, "Seed of everything random.")

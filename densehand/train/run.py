@@ -15,6 +15,7 @@ from densehand.errors import DependencyError, InputError, WeightsError
 from densehand.files import ensure_folder, reason, write_bytes
 from densehand.hand.model import HandModel
 from densehand.network import zoo
+from densehand.network.backbone import FreezableTrunk
 from densehand.network.estimator import DHPE
 from densehand.options import differences
 from densehand.revision import commit
@@ -65,6 +66,9 @@ def build(config: TrainConfig) -> tuple[Training, torch.device]:
     network = zoo.build_model(config.model, hand=hand, imagenet=config.start == "imagenet")
     if config.start not in ("imagenet", "none"):
         load_start(network, Path(config.start))
+    for trunk in network.modules():
+        if isinstance(trunk, FreezableTrunk):
+            trunk.freeze_early(config.freeze_early)
     network.to(device)
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
