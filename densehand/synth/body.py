@@ -8,6 +8,7 @@ from torch import Tensor
 
 from densehand.hand.model import HandModel
 
+from .config import SynthConfig
 from .detail import paint_texture, vertex_normals
 from .light import LUMINANCE
 from .photo import to_linear
@@ -20,11 +21,11 @@ class HandBody:
     """What does not change from picture to picture, made once for a float32 hand model on its device.
 
     albedo (K·MAP_SIZE², 3), detail (MAP_SIZE², C) and noise: see skins.py and detail.py. texture_darkness (K,): rank of
-    each texture, 0 the lightest, 1 the darkest.
+    each texture, 0 the lightest, 1 the darkest. Of the configuration, skin_detail, forearm and sleeve_share count.
     """
 
-    def __init__(self, hand: HandModel) -> None:
-        self.hand = hand
+    def __init__(self, hand: HandModel, config: SynthConfig | None = None) -> None:
+        self.hand, self.config = hand, config or SynthConfig()
         self.device = hand.template.device
         self._prepare_surface()
         self._prepare_topology()
@@ -33,7 +34,7 @@ class HandBody:
         texture = paint_texture(self.hand)
         patches = load_skin_patches(self.device)
         palm = texture.detail[:, 0].view(MAP_SIZE, MAP_SIZE).clamp(0, 1)
-        if texture.has_body_uv:
+        if texture.has_body_uv and self.config.skin_detail:
             albedo = relative_albedo(patches, palm, texture.inside)
         else:
             albedo = torch.ones(len(patches), MAP_SIZE, MAP_SIZE, 3, device=self.device)
@@ -42,6 +43,9 @@ class HandBody:
         ranks = luminance.argsort(descending=True).argsort().float()
         self.texture_darkness = ranks / (len(patches) - 1)
         self.noise = noise_maps(self.device)
+        if not self.config.skin_detail:
+            texture.detail[:, 1:] = 0.0  # what is left tells palm from back
+            self.noise = torch.zeros_like(self.noise)
 
     def _prepare_topology(self) -> None:
         hand, loop = self.hand, self.hand.wrist_loop
@@ -78,7 +82,10 @@ class HandBody:
         """Hand, forearm and object in camera axes and on the screen; vertices and joints come in the hand frame."""
         n = len(vertices)
         vertices, joints = vertices @ view.mT, joints @ view.mT
-        arm = build_forearms(vertices[:, self.hand.wrist_loop], view, offset[:, 2], generator)
+        loop = vertices[:, self.hand.wrist_loop]
+        arm = build_forearms(loop, view, offset[:, 2], generator, self.config.sleeve_share)
+        if not self.config.forearm:  # all its rings on the wrist's: faces without area
+            arm.vertices = loop.repeat(1, arm.vertices.shape[1] // loop.shape[1], 1)
         thing, unit = build_objects(joints, held, self.sphere_angles, generator)
         points = torch.cat([vertices, arm.vertices, thing], dim=1)
         normals = vertex_normals(points, self.smooth_faces)

@@ -69,6 +69,13 @@ def load_environments(device: torch.device | str = "cpu") -> Float[Tensor, "n 9 
         return torch.from_numpy(data["coefficients"]).to(device)
 
 
+def even_light(device: torch.device | str = "cpu") -> Float[Tensor, "1 9 3"]:
+    """In place of environments: white light of irradiance 1 from all sides."""
+    coefficients = torch.zeros(1, 9, 3, device=device)
+    coefficients[:, 0] = 1.0 / 0.282095
+    return coefficients
+
+
 @dataclass
 class Lights:
     """Light of n pictures: `environment` (n,9,3), the `turn` (n,3,3) camera → environment axes, and a lamp with

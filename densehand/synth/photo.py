@@ -155,10 +155,29 @@ def _quantise_blocks(planes: Tensor, table: Float[Tensor, "8 8"], scale: Float[T
     return torch.einsum("ua,nhuwv,vb->nhawb", dct, coefficients, dct).reshape(n, c, height, width)
 
 
+def phone(
+    images: Float[Tensor, "n 3 s s"],
+    smooth: Float[Tensor, "n"],
+    sharpen: Float[Tensor, "n"],
+    shade: Float[Tensor, "n"],
+) -> Float[Tensor, "n 3 s s"]:
+    """What phones and webcams do: noise smoothed away (0 to 1), edges sharpened with halos (0: not), corners darker by
+    the share `shade`. The crop is taken for the whole photo. May leave [0, 1].
+    """
+    n, size = len(images), images.shape[-1]
+    smooth, sharpen, shade = (value.view(n, 1, 1, 1) for value in (smooth, sharpen, shade))
+    flat = torch.lerp(images, gaussian_blur(images, 0.9), smooth)
+    flat = torch.lerp(gaussian_blur(flat, 1.3), flat, 1.0 + sharpen)
+    axis = (torch.arange(size, device=images.device) + 0.5) * (2.0 / size) - 1.0
+    return flat * (1.0 - 0.5 * shade * (axis[:, None] ** 2 + axis[None] ** 2))
+
+
 def photograph(
-    images: Float[Tensor, "n 3 s s"], generator: torch.Generator, chance: random.Random
+    images: Float[Tensor, "n 3 s s"], generator: torch.Generator, chance: random.Random, phones: float = 0.0
 ) -> Float[Tensor, "n 3 s s"]:
     """Degrade clean pictures the way cameras, phones and web sites do, each picture in its own way.
+
+    phones: share of the pictures that go through `phone`.
 
     Strengths are drawn per picture from `generator`; what must be one value for a slice of the batch (sizes, slices)
     from `chance`, on the host, so that nothing waits for the device.
@@ -187,7 +206,13 @@ def photograph(
     )
     noisy = uniform(0.0, 1.0) ** 3
     images = sensor_noise(images, 0.003 + 0.014 * noisy, 0.02 * noisy, generator)
-    return jpeg(images.clamp(0.0, 1.0), torch.where(uniform(0, 1) < 0.3, uniform(15, 50), uniform(50, 97)))
+    quality = torch.where(uniform(0, 1) < 0.3, uniform(15, 50), uniform(50, 97))
+    if phones:
+        chosen = (uniform(0, 1) < phones).float()
+        images = phone(
+            images, chosen * uniform(0.0, 0.9), chosen * uniform(0.2, 1.6), chosen * uniform(-0.2, 0.5).clamp_min(0.0)
+        )
+    return jpeg(images.clamp(0.0, 1.0), quality)
 
 
 def _some(n: int, share: float, chance: random.Random) -> list[slice]:

@@ -94,6 +94,7 @@ GRASPS: tuple[str, ...] = ("cylinder", "sphere", "tight grip", "pen", "C", "beak
 _RADII = ((0.0130, 0.0105, 0.0090), (0.0092, 0.0080, 0.0070), (0.0092, 0.0082, 0.0072), (0.0088, 0.0076, 0.0068),
           (0.0080, 0.0068, 0.0060))  # fmt: skip
 _CANDIDATES = 3
+_VIEW_SPREAD = 0.2  # rad about each axis
 _OVERLAP_ALLOWED = 0.004  # m, summed over all pairs: flesh gives way
 
 
@@ -110,10 +111,12 @@ def sample_angles(
     generator: torch.Generator,
     anchors: Float[Tensor, "k 15 3"] | None = None,
     share: float = 0.4,
+    spread: float = 1.0,
 ) -> tuple[Float[Tensor, "n 15 3"], Tensor]:
     """Draw n sets of anatomical angles (radians) within the limits, and the index of each one's family (n,).
 
-    A `share` of them is drawn around `anchors`, known good poses; their family is len(FAMILIES).
+    A `share` of them is drawn around `anchors`, known good poses; their family is len(FAMILIES). `spread`: how far from
+    families and anchors, as a factor of the usual.
     """
     device, dtype = hand.limits_lower.device, hand.limits_lower.dtype
 
@@ -137,7 +140,7 @@ def sample_angles(
     swapped = (uniform(1) < 0.25) & (uniform(5) < 0.4)
     curl = torch.where(swapped[:, 1:, None], curls[guest], curls[family])
     thumb = torch.where(swapped[:, :1], thumbs[guest], thumbs[family])
-    noise = noises[family][:, None] * (0.4 + uniform(1))
+    noise = noises[family][:, None] * (0.4 + uniform(1)) * spread
 
     # all fingers share a part of the noise; some hands are simply more closed than their family
     curl = (
@@ -166,8 +169,8 @@ def sample_angles(
 
     if anchors is not None and len(anchors):
         anchor = anchors.to(angles)[torch.randint(len(anchors), (n,), generator=generator, device=device)]
-        spread = torch.tensor([6.0, 2.5, 2.0], device=device, dtype=dtype) * (math.pi / 180)
-        near = anchor + spread * uniform(1, 1) * (0.5 * gauss(1, 3) + gauss(15, 3))
+        reach = torch.tensor([6.0, 2.5, 2.0], device=device, dtype=dtype) * (math.pi / 180) * spread
+        near = anchor + reach * uniform(1, 1) * (0.5 * gauss(1, 3) + gauss(15, 3))
         chosen = uniform(1, 1) < share
         angles = torch.where(chosen, near, angles)
         family = torch.where(chosen[:, 0, 0], len(FAMILIES), family)
@@ -212,9 +215,10 @@ def sample_poses(
     generator: torch.Generator,
     anchors: Float[Tensor, "k 15 3"] | None = None,
     share: float = 0.4,
+    spread: float = 1.0,
 ) -> tuple[Float[Tensor, "n 45"], Tensor]:
     """Draw n poses (axis-angle) within the limits, hardly any with fingers in each other; and their families (n,)."""
-    angles, family = sample_angles(n * _CANDIDATES, hand, generator, anchors, share)
+    angles, family = sample_angles(n * _CANDIDATES, hand, generator, anchors, share, spread)
     pose = anatomical_to_pose(angles, hand)
     joints = hand.skeleton(pose, pose.new_zeros(len(pose), 10))
     overlap = finger_overlap(joints).view(_CANDIDATES, n)
@@ -237,11 +241,17 @@ def sample_shapes(n: int, generator: torch.Generator, device: torch.device | str
 
 
 def sample_rotations(
-    n: int, generator: torch.Generator, device: torch.device | str, upright: float = 0.45
+    n: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+    upright: float = 0.45,
+    known: Float[Tensor, "k 4"] | None = None,
+    known_share: float = 0.0,
 ) -> Float[Tensor, "n 4"]:
     """Viewpoints [w, x, y, z], hand frame → camera axes: over all rotations, a share `upright` with fingers roughly up.
 
-    Upright hands turn evenly about the vertical, so palm, back and both edges are equally frequent.
+    Upright hands turn evenly about the vertical, so palm, back and both edges are equally frequent. A share
+    `known_share` takes the place of all these: viewpoints around `known` ones (unit quaternions), about 20° away.
     """
 
     def gauss(*shape: int) -> Tensor:
@@ -260,4 +270,9 @@ def sample_rotations(
     roll = torch.stack([zero, zero, gauss() * 0.7], dim=-1)
     turns = [roma.rotvec_to_unitquat(axis) for axis in (roll, pitch, yaw)]
     up = roma.quat_xyzw_to_wxyz(roma.quat_product(roma.quat_product(turns[0], turns[1]), turns[2]))
-    return torch.where(uniform(1) < upright, up, anyhow)
+    views = torch.where(uniform(1) < upright, up, anyhow)
+    if known is None or not len(known) or not known_share:
+        return views
+    chosen = roma.quat_wxyz_to_xyzw(known[torch.randint(len(known), (n,), generator=generator, device=device)])
+    turned = roma.quat_product(roma.rotvec_to_unitquat(_VIEW_SPREAD * gauss(3)), chosen)
+    return torch.where(uniform(1) < known_share, roma.quat_xyzw_to_wxyz(turned), views)

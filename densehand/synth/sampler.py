@@ -19,7 +19,7 @@ from densehand.network.mesh import MeshParameters, encode
 from .backdrop import Draw, clutter, made_up_backdrops, occluders, other_hands, photo_backdrops
 from .body import HandBody
 from .config import SynthConfig
-from .light import LUMINANCE, load_environments, sample_lights
+from .light import LUMINANCE, even_light, load_environments, sample_lights
 from .photo import gaussian_blur, photograph, to_linear, to_srgb
 from .poses import (
     FAMILY_NAMES,
@@ -83,7 +83,8 @@ class Synthesizer:
     hand: the model, copied. backgrounds: (m, h, w, 3) uint8 pictures, or None for made-up ones.
     device: where everything is done. size: side of the pictures in pixels. seed: of `sample` without a generator.
     poses: (k, 45) axis-angle poses, e.g. fitted to photos, around which `config.anchor_share` of the hands are drawn
-    (the packaged ones join them).
+    (the packaged ones join them). views: (k, 4) unit quaternions, e.g. of photos' hands, around which
+    `config.view_share` of the viewpoints are drawn.
 
     The same seed gives the same pictures on a CPU. Raises InputError for unusable arguments.
     """
@@ -97,6 +98,7 @@ class Synthesizer:
         seed: int = 0,
         poses: Float[Tensor, "k 45"] | None = None,
         config: SynthConfig | None = None,
+        views: Float[Tensor, "k 4"] | None = None,
     ) -> None:
         if size < 32:
             raise InputError(f"pictures of {size} px are too small for a hand; give a size of 32 or more")
@@ -107,6 +109,10 @@ class Synthesizer:
         self.device = torch.device(device)
         self.hand = copy.deepcopy(hand).float().to(self.device)  # the caller's stays as it is
         self.size, self.config = size, config or SynthConfig()
+        self.config.check()
+        if views is not None and (views.ndim != 2 or views.shape[1] != 4):
+            raise InputError(f"views must be quaternions (k, 4), not {tuple(views.shape)}")
+        self.views = None if views is None else views.to(self.device)
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.backgrounds = None
         if backgrounds is not None:
@@ -120,8 +126,8 @@ class Synthesizer:
             own = poses_to_anchors(poses.to(self.device), self.hand)
             anchors = anchors * max(1, round(len(own) / 4 / max(1, len(anchors[0])))) + [own]
         self.anchors = torch.cat(anchors)
-        self.body = HandBody(self.hand)
-        self.environments = load_environments(self.device)
+        self.body = HandBody(self.hand, self.config)
+        self.environments = (load_environments if self.config.environments else even_light)(self.device)
         grasps = torch.zeros(len(FAMILY_NAMES) + 1)
         grasps[[FAMILY_NAMES.index(name) for name in GRASPS]] = 3.0
         self._hold_chance = (0.3 + grasps).to(self.device)
@@ -145,9 +151,9 @@ class Synthesizer:
         chance = random.Random(int(seed.item()))
 
         if like is None:
-            pose, family = sample_poses(n, hand, generator, self.anchors, config.anchor_share)
+            pose, family = sample_poses(n, hand, generator, self.anchors, config.anchor_share, config.pose_spread)
             shape = sample_shapes(n, generator, self.device)
-            rotation = sample_rotations(n, generator, self.device)
+            rotation = sample_rotations(n, generator, self.device, config.upright_share, self.views, config.view_share)
         else:
             pose, shape, rotation = like.pose, like.shape, like.rotation
             family = torch.full((n,), len(FAMILY_NAMES), device=self.device)
@@ -167,7 +173,7 @@ class Synthesizer:
         scale, shift = fit_weak_perspective(joints[..., :2], keypoints)
         translation = torch.nn.functional.pad(shift, (0, 1))
 
-        looks = sample_looks(n, self.body.texture_darkness, generator)
+        looks = sample_looks(n, self.body.texture_darkness, generator, config.tones)
         held = draw.uniform(0, 1) < config.object_share * self._hold_chance[family]
         meshes = self.body.meshes(
             posed.vertices, posed.joints, view, offset, centre, half, size, looks, held, generator
@@ -183,7 +189,7 @@ class Synthesizer:
         images = torch.lerp(images, layer[:, :3], layer[:, 3:])
         hidden = self._cover(images, layer, visibility, keypoints, looks, generator, chance)
         if config.photograph:
-            images = photograph(images, generator, chance)
+            images = photograph(images, generator, chance, config.phone_share)
         mask = visibility.hand_seen & (hidden < 0.5)
         flesh = self._flesh * ((joints[:, 9] - joints[:, 0]).norm(dim=-1, keepdim=True) / _PALM_LENGTH)
         visible = self._keypoints_visible(keypoints, seen[..., 2] - flesh, visibility, hidden)
@@ -255,6 +261,8 @@ class Synthesizer:
         return torch.cat([soft[:, :3] / soft[:, 3:].clamp_min(1e-3), soft[:, 3:]], dim=1)
 
     def _backdrop(self, draw: Draw, looks: SkinLook, chance: random.Random) -> Float[Tensor, "n 3 s s"]:
+        if not self.config.backdrop:
+            return draw.colour()[..., None, None].expand(-1, -1, self.size, self.size).contiguous()
         if self.backgrounds is None:
             images = made_up_backdrops(self.size, draw)
         else:

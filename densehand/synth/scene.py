@@ -44,11 +44,12 @@ def build_forearms(
     view: Float[Tensor, "n 3 3"],
     distance: Float[Tensor, " n"],
     generator: torch.Generator,
+    sleeves: float = 0.55,
 ) -> Forearm:
     """Extrude the wrist's loop into forearms bent at the wrist: flattened there, rounder and thicker towards the elbow.
 
     loop: the wrist's opening as posed, camera axes relative to the wrist. view: hand frame → camera axes. distance:
-    wrist to camera (m): an arm that comes towards the camera ends before it.
+    wrist to camera (m): an arm that comes towards the camera ends before it. sleeves: share of arms in one.
     """
     n, count, _ = loop.shape
     device, dtype = loop.device, loop.dtype
@@ -77,7 +78,7 @@ def build_forearms(
     round_spokes = normalize(upright, dim=-1) * radius
     thickening = uniform(1.15, 1.55, 1, 1)
 
-    bare = uniform(0, 1) < 0.45
+    bare = uniform(0, 1) < 1.0 - sleeves
     sleeve_start = torch.where(bare, 2.0 * length, uniform(0.04, 0.9) * length)
     dressed = sleeve_start < length
     skin_end = torch.where(dressed, sleeve_start, length)

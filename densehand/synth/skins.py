@@ -129,8 +129,13 @@ def tone_colour(tone: Float[Tensor, "n"]) -> Float[Tensor, "n 3"]:
     return torch.lerp(anchors[low], anchors[low + 1], (place - low)[:, None])
 
 
-def sample_looks(n: int, darkness_of_texture: Float[Tensor, "k"], generator: torch.Generator) -> SkinLook:
-    """Draw n skins, tones evenly over all types. `darkness_of_texture` ranks textures,
+def sample_looks(
+    n: int,
+    darkness_of_texture: Float[Tensor, "k"],
+    generator: torch.Generator,
+    tones: tuple[float, float] = (0.0, 1.0),
+) -> SkinLook:
+    """Draw n skins, tones evenly over `tones`, all types. `darkness_of_texture` ranks textures,
     so dark tones mostly get dark-skinned ones.
     """
     device = darkness_of_texture.device
@@ -141,7 +146,7 @@ def sample_looks(n: int, darkness_of_texture: Float[Tensor, "k"], generator: tor
     def gauss(scale: float, columns: int = 1) -> Tensor:
         return torch.randn(n, columns, generator=generator, device=device) * scale
 
-    tone = uniform(0.0, 1.0)[:, 0]
+    tone = uniform(*tones)[:, 0]
     back = tone_colour(tone) * torch.exp(gauss(0.10) + gauss(0.05, 3))
     redness = gauss(0.06)
     back = back * torch.cat([1.0 + redness, 1.0 - 0.5 * redness, 1.0 - redness], dim=1)
