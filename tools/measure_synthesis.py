@@ -93,8 +93,8 @@ def main() -> None:
     measurement = Measurement(real, given.start, options, backgrounds, known)
     print(f"before: {measurement.before}", flush=True)
     revision = commit()
-    for seed in map(int, given.seeds.split(",")):
-        for name in names:
+    for name in names:  # the seeds of a row one after another: what is done so far can be compared
+        for seed in map(int, given.seeds.split(",")):
             if any(line["row"] == name and int(line["seed"]) == seed for line in stored(given.csv)):
                 continue
             line = measurement.run(name, seed)
