@@ -48,9 +48,9 @@ def augment(
     inverse = half[:, None, None] * turn.transpose(1, 2)
     affine = torch.cat([inverse, (inverse @ offset[..., None])], -1)
     pictures = look_up(records.images[index], affine, half, size)
-    has_mask = records.masks.shape[-1] > 0
+    has_mask = records.masks[index].flatten(1).any(1)
     mask = pictures.new_zeros(count, size, size)
-    if has_mask:
+    if records.masks.shape[-1]:
         grid = F.affine_grid(affine, [count, 1, size, size], align_corners=False)
         stored = records.masks[index][:, None].float() / 255
         mask = F.grid_sample(stored, grid, mode="bilinear", align_corners=False)[:, 0]
@@ -75,7 +75,7 @@ def augment(
     weight = records.keypoint_weight[index] * (keypoints.abs().amax(-1) < 1)
     return TrainingBatch(
         pictures, keypoints * mirror, weight, skeleton, records.pose[index], records.shape[index], rotation,
-        records.trust[index] * ~flipped, mask, torch.full_like(flipped, has_mask), (~flipped).float(),
+        records.trust[index] * ~flipped, mask, has_mask, (~flipped).float(),
         torch.ones_like(angle),
     )  # fmt: skip
 

@@ -7,19 +7,21 @@ of a photo is then the teacher's point carried back: `j* = k + (I − M) · proj
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import roma
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from densehand.errors import InputError
 from densehand.files import write_atomically
 from densehand.hand.anatomy import limit_violation, pose_to_anatomical
 from densehand.hand.model import HandModel
 
+MASK_SIZE = 64  # side of masks over the stored picture: the mask head has 32 cells over a part of it
 PALM = [0, 1, 5, 9, 13, 17]  # keypoints that hardly move against each other: they give the first rotation
 
 
@@ -29,6 +31,9 @@ class Fits:
 
     residual: mean distance of the mapped projection to the teacher, as a share of the keypoints' box (0.02 is good).
     keypoint_map: M. labels: the teacher's keypoints where the hand model has its own.
+
+    What labels of a later round say besides (`densehand/train/selflabel.py`), None where they are the first round's:
+    keypoint_weight, trust: of the labels and of the mesh, 0…1. masked: whether the mesh's outline may serve as a mask.
     """
 
     pose: Float[Tensor, "n 45"]
@@ -39,15 +44,25 @@ class Fits:
     residual: Float[Tensor, " n"]
     keypoint_map: Float[Tensor, "21 21"]
     labels: Float[Tensor, "n 21 2"]
+    keypoint_weight: Float[Tensor, "n 21"] | None = None
+    trust: Float[Tensor, " n"] | None = None
+    masked: Bool[Tensor, " n"] | None = None
 
     def save(self, path: Path | str) -> None:
+        known = {k: v.numpy(force=True) for k, v in vars(self).items() if v is not None}
         with write_atomically(path) as temporary:
-            np.savez_compressed(temporary, **{k: v.numpy(force=True) for k, v in vars(self).items()})
+            np.savez_compressed(temporary, **known)
 
     @classmethod
     def load(cls, path: Path | str) -> Fits:
-        with np.load(path, allow_pickle=False) as archive:
-            return cls(**{k: torch.from_numpy(archive[k]) for k in cls.__dataclass_fields__})
+        """Read what `save` wrote. Raises InputError where the file is damaged or is none of this kind."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                names = set(archive.files)
+                return cls(**{f.name: torch.from_numpy(archive[f.name]) for f in fields(cls)
+                              if f.name in names or f.default is MISSING})  # fmt: skip
+        except Exception as error:  # zipfile, zlib and numpy each have their own
+            raise InputError(f"{path}: no file of fits that can be read; delete it to fit again") from error
 
 
 def box_size(keypoints: Float[Tensor, "*b 21 2"]) -> Float[Tensor, "*b"]:
@@ -154,14 +169,36 @@ def fit_photos(
         fit_with_map(hand, k, w, mapping, steps)
         for k, w in zip(keypoints.split(chunk), world.split(chunk), strict=True)
     ]
-    joined = {n: torch.cat([getattr(p, n) for p in parts]) for n in Fits.__dataclass_fields__ if n != "keypoint_map"}
-    return Fits(**joined, keypoint_map=mapping)
+    own = [f.name for f in fields(Fits) if f.default is MISSING and f.name != "keypoint_map"]
+    return Fits(**{n: torch.cat([getattr(p, n) for p in parts]) for n in own}, keypoint_map=mapping)
 
 
 def project_fits(hand: HandModel, fits: Fits) -> Float[Tensor, "n 21 2"]:
     """The hand model's own keypoints of each fit, in the unit of the fitted keypoints."""
     skeleton = hand.skeleton(fits.pose, fits.shape, fits.rotation)
     return fits.scale[:, None, None] * skeleton[..., :2] + fits.translation[:, None]
+
+
+@torch.no_grad()
+def render_masks(
+    hand: HandModel, fits: Fits, size: int = MASK_SIZE, chunk: int = 128
+) -> UInt8[Tensor, "n size size"] | None:
+    """Soft outlines of the meshes that may serve as masks, over the stored pictures; empty for the others.
+
+    None where there are none.
+    """
+    from densehand.render import silhouette  # compiles at its first import
+
+    if fits.masked is None or not fits.masked.any():
+        return None
+    masks = torch.zeros(len(fits.scale), size, size, dtype=torch.uint8)
+    faces = hand.get_buffer("faces")
+    for rows in fits.masked.nonzero().squeeze(1).split(chunk):
+        vertices, _ = hand(fits.pose[rows], fits.shape[rows], fits.rotation[rows])
+        placed = fits.scale[rows, None, None] * vertices
+        placed[..., :2] += fits.translation[rows, None] + 1
+        masks[rows] = (silhouette(placed * (size / 2), faces, (size, size)) * 255).round().byte()
+    return masks
 
 
 def fit_with_map(

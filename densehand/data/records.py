@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from densehand.data.fits import Fits
+from densehand.data.fits import Fits, render_masks
 from densehand.data.photos import PhotoSet
+from densehand.hand.model import HandModel
 
 
 @dataclass
@@ -17,7 +18,7 @@ class Records:
     """Right hands with a weak-perspective hand model fit, in units of their stored picture ([-1, 1] over it).
 
     trust: weight of the 3D labels (0 where the fit does not explain the 2D evidence). masks: visible hand surface,
-    empty (n, 0, 0) where a source has none.
+    empty (n, 0, 0) where a source has none; a hand whose mask is nothing but zeros has none either.
     """
 
     images: UInt8[Tensor, "n s s 3"]
@@ -81,17 +82,26 @@ class TrainingBatch:
         return TrainingBatch(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
 
 
-def records_from_photos(photos: PhotoSet, fits: Fits, good: float = 0.03, bad: float = 0.08) -> Records:
+def records_from_photos(
+    photos: PhotoSet, fits: Fits, good: float = 0.03, bad: float = 0.08, hand: HandModel | None = None
+) -> Records:
     """Photos with their fits. Trust falls from 1 at a residual of `good` to 0 at `bad` (shares of the box).
 
     Where the fit fails, the teacher's 2D is suspect too: its keypoints keep 0.3 of their weight down to none at
-    twice `bad`.
+    twice `bad`. Fits that say themselves what they are worth are taken at their word. With a hand model, masks are
+    rendered of the fits that allow it.
     """
-    trust = ((bad - fits.residual) / (bad - good)).clamp(0, 1) * (photos.score > 0.5)
-    flat = ((2 * bad - fits.residual) / bad).clamp(0, 1) * 0.3
-    weight = torch.maximum(trust, flat)
     count = len(photos)
+    trust, weight = fits.trust, fits.keypoint_weight
+    if trust is None:
+        trust = ((bad - fits.residual) / (bad - good)).clamp(0, 1) * (photos.score > 0.5)
+    if weight is None:
+        flat = ((2 * bad - fits.residual) / bad).clamp(0, 1) * 0.3
+        weight = torch.maximum(trust, flat)[:, None].expand(count, 21).clone()
+    masks = render_masks(hand, fits) if hand is not None else None
+    if masks is None:
+        masks = torch.zeros(count, 0, 0, dtype=torch.uint8)
     return Records(
-        photos.images, fits.labels, weight[:, None].expand(count, 21).clone(), fits.pose, fits.shape, fits.rotation,
-        fits.scale, fits.translation, trust, torch.zeros(count, 0, 0, dtype=torch.uint8),
+        photos.images, fits.labels, weight, fits.pose, fits.shape, fits.rotation, fits.scale, fits.translation, trust,
+        masks,
     )  # fmt: skip

@@ -81,7 +81,7 @@ def load_records(
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             fits.save(path)
-    return records_from_photos(photos, fits)
+    return records_from_photos(photos, fits, hand=hand)
 
 
 def likeness(records: Records) -> Float[Tensor, "n 48"]:
