@@ -24,10 +24,11 @@ from densehand.ablation.synthesis import VARIANTS, Measurement, Options, known_h
 from densehand.data.fits import Fits
 from densehand.errors import InputError
 from densehand.evaluate import append_rows
+from densehand.files import write_bytes
 from densehand.hand.model import HandModel
 from densehand.network.zoo import WEIGHTS_FOLDER
 from densehand.revision import commit
-from densehand.synth.sheet import contact_sheet, to_uint8, write_picture
+from densehand.synth.sheet import contact_sheet, to_uint8
 from densehand.train.stream import load_backgrounds, load_records
 
 SHOWN, SIDE, LABEL = 8, 128, 150  # pictures a row of the sheet, their side and the label's width, px
@@ -47,8 +48,8 @@ def sheet() -> np.ndarray:
     for name, variant in VARIANTS.items():
         if (not variant.changes and name != "all") or "view_share" in variant.changes:
             continue
-        batch = synthesizer(variant, hand, SIDE).sample(2 * SHOWN, torch.Generator().manual_seed(4))
-        pictures = contact_sheet(to_uint8(batch)[:SHOWN], SHOWN)
+        batch = synthesizer(variant, hand, SIDE).sample(SHOWN, torch.Generator().manual_seed(4))
+        pictures = contact_sheet(to_uint8(batch), SHOWN)
         label = np.full((SIDE, LABEL, 3), 255, np.uint8)
         cv2.putText(label, name, (8, SIDE // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
         rows.append(np.hstack([label, pictures]))
@@ -68,12 +69,13 @@ def main() -> None:
     for name, value in vars(Options()).items():
         parser.add_argument(f"--{name}" if name != "photos" else "--count", dest=f"option_{name}", type=type(value),
                             default=value)  # fmt: skip
-    parser.add_argument("--sheet", type=Path, help="write a picture of the variants instead")
+    parser.add_argument("--sheet", type=Path, help="write a picture (.jpg) of the variants instead")
     parser.add_argument("--summarise", action="store_true", help="print the table of the results file instead")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.sheet is not None:
-        write_picture(given.sheet, sheet())
+        picture = cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR)
+        write_bytes(given.sheet, cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 72])[1].tobytes())
         return
     if given.csv is None:
         parser.error("give --csv FILE or --sheet FILE")
