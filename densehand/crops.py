@@ -36,7 +36,8 @@ class CropAnswer:
     """What the network says of one crop (crop units and metres, a right hand)."""
 
     keypoints: np.ndarray  # the refiner's last 2D skeleton, nearer to the photo than the mesh's projection
-    confidence: np.ndarray
+    confidence: np.ndarray  # probability of each keypoint (`network.calibration`)
+    weight: np.ndarray  # the network's raw confidence, which refinement goes by
     h: dict[str, np.ndarray]  # decoded, in the parameters of the result's hand model
     code: np.ndarray  # the network's own 63 numbers
     vertices: np.ndarray
@@ -84,7 +85,7 @@ class CropReader:
             part = answers[start : start + self.batch]
             h, keypoints, confidence = (
                 torch.from_numpy(np.stack([getattr(answer, name) for answer in part])).to(self.device)
-                for name in ("code", "keypoints", "confidence")
+                for name in ("code", "keypoints", "weight")
             )
             found = refine_fast(cast(HandModel, self.network.hand), h, keypoints, confidence)
             rows = zip(part, self._meshes(found.h), _notes(FAST, found), strict=True)
@@ -109,8 +110,9 @@ class CropReader:
             mesh, keypoints, confidence = consensus(look(self.network, images, centre, half, STRAIGHT, masks=False))
             points, sure = (keypoints * REACH).float().cpu().numpy(), confidence.float().cpu().numpy()
             meshes = self._meshes(to_crop(mesh, centre, half))
-            rows = zip(answers[start : start + self.batch], meshes, points, sure, strict=True)
-            agreed += [replace(answer, keypoints=p, confidence=c, **m) for answer, m, p, c in rows]
+            likely = self.network.calibration.keypoints(sure)
+            rows = zip(answers[start : start + self.batch], meshes, points, likely, sure, strict=True)
+            agreed += [replace(answer, keypoints=p, confidence=c, weight=w, **m) for answer, m, p, c, w in rows]
         return agreed
 
     def _refined(self, images: torch.Tensor, estimate: Estimate, steps: int) -> Refined | None:
@@ -121,7 +123,8 @@ class CropReader:
         return refine_estimate(self.network, images, estimate, steps=steps)
 
     def _read(self, estimate: Estimate, h: torch.Tensor, mirrored: list[bool]) -> list[CropAnswer]:
-        """Bring a batch's answers to the CPU, one a crop."""
+        """Bring a batch's answers to the CPU, one a crop, their scores calibrated."""
+        calibration = self.network.calibration
         columns: dict[str, np.ndarray] = {
             name: value.float().cpu().numpy()
             for name, value in {
@@ -129,13 +132,15 @@ class CropReader:
                 "side": estimate.side_logit, "hand": estimate.hand_logit,
             }.items()
         }  # fmt: skip
+        likely = calibration.keypoints(columns["confidence"])
         return [
             CropAnswer(
                 keypoints=columns["keypoints"][k],
-                confidence=columns["confidence"][k],
+                confidence=likely[k],
+                weight=columns["confidence"][k],
                 **mesh,
-                right=float(np.clip(columns["side"][k], -CERTAIN, CERTAIN)) * (-1 if flipped else 1),
-                present=probability(float(columns["hand"][k])),
+                right=float(np.clip(calibration.side(columns["side"][k]), -CERTAIN, CERTAIN)) * (-1 if flipped else 1),
+                present=probability(calibration.hand(float(columns["hand"][k]))),
             )
             for k, (flipped, mesh) in enumerate(zip(mirrored, self._meshes(h), strict=True))
         ]

@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 
 from densehand.evaluation.cases import FIXTURES, open_cases, read_fixture
+from densehand.evaluation.errors import CROP, PADDING
 from densehand.evaluation.run import run
 from densehand.evaluation.systems import ModelSystem
 from densehand.files import write_atomically
+from densehand.metrics import expected_calibration_error
+from densehand.network.calibration import NEAR
 from densehand.report import HandErrors
 from densehand.report.measured import missed
 
-__all__ = ["append_rows", "by_source", "measure", "read_fixture", "summary", "tight_box"]
+__all__ = ["append_rows", "by_source", "grouped", "measure", "read_fixture", "score_figures", "summary", "tight_box"]
 
 
 def tight_box(row: dict[str, Any]) -> tuple[float, float, float, float]:
@@ -66,11 +69,31 @@ def summary(hands: Sequence[HandErrors], more: bool = True) -> dict[str, float]:
 
 def by_source(hands: Sequence[HandErrors], more: bool = False) -> dict[str, dict[str, float]]:
     """`summary` of all hands and of each source."""
+    return {name: summary(group, more) for name, group in grouped(hands).items()}
+
+
+def grouped(hands: Sequence[HandErrors]) -> dict[str, list[HandErrors]]:
+    """All hands and those of each source."""
     groups = {"all": list(hands)}
     for hand in hands:
         if hand.source:
             groups.setdefault(hand.source, []).append(hand)
-    return {name: summary(group, more) for name, group in groups.items()}
+    return groups
+
+
+def score_figures(hands: Sequence[HandErrors]) -> dict[str, float]:
+    """`score_ece`: how far keypoints' scores are from the share of them that lie within `NEAR` of the box of the label,
+    over the hands found (docs/confidence.md); nothing where a system gives no scores or there are no labels in 2D."""
+    limit = NEAR * CROP / PADDING
+    scores, near = [], []
+    for hand in hands:
+        if hand.keypoints_score is not None and "px" in hand.errors:
+            known = np.isfinite(hand.errors["px"])
+            scores.append(hand.keypoints_score[known])
+            near.append(hand.errors["px"][known] <= limit)
+    if not sum(map(len, scores)):
+        return {}
+    return {"score_ece": expected_calibration_error(np.concatenate(scores), np.concatenate(near))}
 
 
 def append_rows(path: Path | str, rows: list[dict[str, Any]]) -> None:

@@ -85,7 +85,8 @@ def write_obj(path: str | Path, hand: Hand) -> None:
 def write_npz(path: str | Path, hand: Hand) -> None:
     """Write every field of `Hand` under its own name (`numpy.load` without pickle), and `schema`."""
     buffer = io.BytesIO()
-    fields = {name: np.asarray(getattr(hand, name)) for name in Hand.__dataclass_fields__ if name != "refinement"}
+    known = {name: getattr(hand, name) for name in Hand.__dataclass_fields__ if name != "refinement"}
+    fields = {name: np.asarray(value) for name, value in known.items() if value is not None}
     # JSON text: numpy.load without pickle knows no objects
     fields["refinement"] = np.asarray(json.dumps(hand.to_json_dict().get("refinement")))
     np.savez_compressed(buffer, schema=np.asarray(SCHEMA), **fields)  # type: ignore[arg-type]
@@ -100,7 +101,8 @@ def read_npz(path: str | Path) -> Hand:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            values = {name: stored[name] for name in Hand.__dataclass_fields__ if name != "refinement"}
+            wanted = [name for name in Hand.__dataclass_fields__ if name != "refinement"]
+            values = {name: stored[name] for name in wanted if name != "keypoints_weight" or name in stored}
             note = json.loads(stored["refinement"].item()) if "refinement" in stored else None
             entries = {name: value.item() if value.ndim == 0 else value for name, value in values.items()}
             return Hand(**entries, refinement=None if note is None else Refinement.from_json_dict(note))

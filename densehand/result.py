@@ -94,10 +94,10 @@ class Hand:
     Attributes:
         side: "left" or "right", as the person's own.
         side_score: probability of `side`, 0.5…1 where estimated, 1 where given.
-        score: confidence that a hand is there, 0…1.
+        score: confidence that a hand is there, 0…1 (docs/confidence.md).
         box: (4,) x0, y0, x1, y1, tight around the 21 keypoints, pixels.
         keypoints_2d: (21, 2) pixels of the full image.
-        keypoints_score: (21,) confidence of each keypoint, 0…1.
+        keypoints_score: (21,) probability of each keypoint to lie within a tenth of the hand's size of the true one.
         joints_3d: (21, 3) metres, camera axes, relative to the wrist.
         pose: (45,) 15 joints × axis-angle, radians (right-hand model, see the head of this file).
         shape: (10,) shape coefficients, standard deviations.
@@ -109,6 +109,8 @@ class Hand:
         vertices: (V, 3) metres, camera axes, relative to the wrist.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         refinement: what testing refinement did, None where there was none.
+        keypoints_weight: (21,) the network's raw confidence in each keypoint, which refinement weighs them by; None:
+            `keypoints_score` is all that is known.
     """
 
     side: str
@@ -128,11 +130,13 @@ class Hand:
     vertices: Float32[np.ndarray, "V 3"]
     faces: Int64[np.ndarray, "F 3"]
     refinement: Refinement | None = None
+    keypoints_weight: Float32[np.ndarray, "21"] | None = None
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:
             raise InputError(f"a hand's side is left or right, not {self.side!r}")
-        for name, shape in _SHAPES.items():
+        given = {} if self.keypoints_weight is None else {"keypoints_weight": (21,)}
+        for name, shape in (_SHAPES | given).items():
             value = np.asarray(getattr(self, name), dtype=np.float32)
             if value.shape != shape or not np.isfinite(value).all():
                 raise InputError(f"{name} of a hand is {'×'.join(map(str, shape))} finite numbers")
@@ -146,6 +150,11 @@ class Hand:
             raise InputError(f"refinement of a hand is a Refinement or None, not {type(self.refinement).__name__}")
         object.__setattr__(self, "vertices", np.asarray(self.vertices, dtype=np.float32).reshape(-1, 3))
         object.__setattr__(self, "faces", np.asarray(self.faces, dtype=np.int64).reshape(-1, 3))
+
+    @property
+    def evidence_weight(self) -> Float32[np.ndarray, "21"]:
+        """How much refinement goes by each keypoint, 0…1."""
+        return self.keypoints_score if self.keypoints_weight is None else self.keypoints_weight
 
     @property
     def wrist_px(self) -> Float32[np.ndarray, "2"]:
@@ -219,6 +228,8 @@ class Hand:
             "translation": _plain(self.translation),
             "camera": {"focal_px": _plain(self.focal_px), "center_px": _plain(self.center_px)},
         }
+        if self.keypoints_weight is not None:
+            record["keypoints_weight"] = _plain(self.keypoints_weight)
         return record if self.refinement is None else record | {"refinement": asdict(self.refinement)}
 
     @classmethod
@@ -237,6 +248,7 @@ class Hand:
             entries = {name: record[name] for name in _SHAPES if name != "center_px"}
             entries |= {name: record[name] for name in ("side", "side_score", "score", "scale")}
             entries |= {"focal_px": camera["focal_px"], "center_px": camera["center_px"]}
+            entries["keypoints_weight"] = record.get("keypoints_weight")
             if record.get("refinement") is not None:
                 entries["refinement"] = Refinement.from_json_dict(record["refinement"])
             arrays = {n: np.asarray(entries[n], dtype=np.float32) for n in ("pose", "shape", "rotation")}

@@ -76,6 +76,7 @@ def fake_estimator(truth, joints, pixels=0.0, metres=0.0, side="left"):
     moved[5, 0] += metres
     found = SimpleNamespace(
         keypoints_2d=truth + (pixels, 0), joints_3d=moved, side=side, score=0.9, vertices=moved,
+        keypoints_score=np.full(21, 0.75),
         project=lambda points: truth + (2 * pixels, 0), mask=lambda size: np.ones(size, bool),
     )  # fmt: skip
 

@@ -102,7 +102,7 @@ def test_the_plain_way_of_calling_it(folder, fake_model, capsys):
         [part, source, "hands", "1"] for part in ("val2d", "val3d") for source in ("all", "drawn")
     ]
     names = lines[2].split()[2::2]
-    assert names == ["hands", "median_px", "mean_px", "mesh_px", "pa_mm", "root_mm", "side_right"]
+    assert names == ["hands", "median_px", "mean_px", "mesh_px", "pa_mm", "root_mm", "side_right", "score_ece"]
     assert fake_model == [(("dhpe-lite",), {"device": "auto", "refine": 0, "consensus": False, "hand": None})]
     with (folder / "r.csv").open(newline="") as stream:
         row = next(csv.DictReader(stream))

@@ -52,7 +52,8 @@ def evaluate(
     """Measure models and predictions against a dataset's labels.
 
     Prints 2D errors (pixels of a 224-px crop; mesh_px is the mesh's projection), PA-MPJPE and root-relative error (mm),
-    the share of right sides, and what else the labels allow. Without --dataset, DIR holds the measuring fixtures
+    the share of right sides, score_ece (how far keypoints' scores are from probabilities: docs/confidence.md), and what
+    else the labels allow. Without --dataset, DIR holds the measuring fixtures
     val2d.jsonl and val3d.jsonl. Hands are cropped by their labelled boxes; sides are left to the model.
 
     With --report, results are kept as they come: the same command continues a stopped run.
@@ -173,7 +174,7 @@ def open_journals(
 
 def _print(result: Measured, dataset: str, several: bool) -> list[tuple[str, dict[str, Any]]]:
     """Print the figures of each part and source; the same as rows, with the system's name."""
-    from densehand.evaluate import by_source
+    from densehand.evaluate import grouped, score_figures, summary
 
     rows: list[tuple[str, dict[str, Any]]] = []
     fixtures, name = dataset == "fixtures", result.system.name
@@ -184,7 +185,8 @@ def _print(result: Measured, dataset: str, several: bool) -> list[tuple[str, dic
     if not result.rows:
         raise InputError(f"{dataset}: not one hand with labels; check it with densehand data check")
     for part in dict.fromkeys(row["part"] for row in result.rows):
-        for source, figures in by_source(result.hands(part), more=not fixtures).items():
+        for source, hands in grouped(result.hands(part)).items():
+            figures = summary(hands, more=not fixtures) | score_figures(hands)
             text = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
             typer.echo(f"{name + '  ' if several else ''}{part:6} {source:14} {text}")
             place = {"fixture": part} if fixtures else {"dataset": dataset, "split": part}

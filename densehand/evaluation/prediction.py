@@ -21,7 +21,7 @@ class Prediction:
 
     keypoints_2d: pixels of the picture. joints_3d: metres along the camera's axes, any origin. vertices: in the frame
     of `joints_3d`. score: confidence. hand: gives the whole result where there is one (mesh, projection, mask).
-    milliseconds: what it took.
+    milliseconds: what it took. keypoints_score: probability of each keypoint of `keypoints_2d`.
     """
 
     keypoints_2d: Float[np.ndarray, "21 2"] | None = None
@@ -31,6 +31,7 @@ class Prediction:
     score: float = 1.0
     hand: Callable[[], Hand] | None = None
     milliseconds: float | None = None
+    keypoints_score: Float[np.ndarray, "21"] | None = None
 
 
 def from_hand(hand: Hand, milliseconds: float | None = None) -> Prediction:
@@ -43,6 +44,7 @@ def from_hand(hand: Hand, milliseconds: float | None = None) -> Prediction:
         score=hand.score,
         hand=lambda: hand,
         milliseconds=milliseconds,
+        keypoints_score=hand.keypoints_score,
     )
 
 

@@ -80,7 +80,8 @@ class Measured:
                 case, points = drawn[row["name"]]
                 picture = case_picture(case, None if points is None else np.asarray(points))
             source = f"{row['part']} {row['source']}".strip() if many and part is None else row["source"]
-            hands.append(HandErrors(row["name"], errors, source, own, picture, row.get("ms")))
+            sure = None if lost or "sure" not in row else np.array(row["sure"])
+            hands.append(HandErrors(row["name"], errors, source, own, picture, row.get("ms"), sure))
         return hands
 
 
@@ -144,6 +145,8 @@ def measure_case(case: Case, system: System, pictures: _Pictures) -> dict[str, A
     errors, scores = errors_of(case, found)
     row["errors"] = {kind: _plain(values) for kind, values in errors.items()}
     row["scores"] = {name: _short(value) for name, value in scores.items()}
+    if "px" in errors and found.keypoints_score is not None:
+        row["sure"] = _plain(found.keypoints_score)
     points = drawn_points(case, found)
     row["points"] = None if points is None else points.round(1).tolist()
     if found.milliseconds is not None:

@@ -204,11 +204,12 @@ def _grown(box: Float[np.ndarray, "4"], factor: float) -> Float[np.ndarray, "4"]
 
 
 def weights_digest(network: torch.nn.Module | None) -> str:
-    """Changes with any weight."""
+    """Changes with any weight, and with the calibration."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()) if network is not None else ():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(repr(getattr(network, "calibration", None)).encode())
     return digest.hexdigest()[:16]
 
 

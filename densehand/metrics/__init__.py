@@ -3,6 +3,14 @@
 Average precision of the detector lives with it, in `detect/evaluate.py`.
 """
 
+from densehand.metrics.calibration import (
+    Reliability,
+    auroc,
+    brier_score,
+    expected_calibration_error,
+    false_alarms,
+    reliability,
+)
 from densehand.metrics.consistency import (
     CROP_PADDINGS,
     Consistency,
@@ -47,15 +55,20 @@ __all__ = [
     "Consistency",
     "EndPointError",
     "MaskScores",
+    "Reliability",
     "Similarity",
     "acceleration_error",
     "area_under_curve",
     "auc",
+    "auroc",
     "box_iou",
     "box_normalised_error",
+    "brier_score",
     "crop_consistency",
     "end_point_error",
+    "expected_calibration_error",
     "f_scores",
+    "false_alarms",
     "fit_similarity",
     "jitter",
     "keypoint_error",
@@ -66,6 +79,7 @@ __all__ = [
     "palm_frame",
     "pck",
     "procrustes_align",
+    "reliability",
     "root_relative_error",
     "scaled_error",
     "side_accuracy",

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from densehand.errors import InputError
+from densehand.network.calibration import Calibration
 from densehand.network.config import DHPEConfig
 from densehand.network.evidence import EvidenceNet
 from densehand.network.mesh import MeshParameters, MeshRegressor, decode, place
@@ -46,6 +47,7 @@ class DHPE(nn.Module):
         super().__init__()
         self.config = config
         self.hand = hand
+        self.calibration = Calibration()  # of its card, where weights were loaded; `forward` gives raw scores
         self.evidence = EvidenceNet(config)
         width = self.evidence.trunk.width
         self.regressor = MeshRegressor(width, config.iterations, config.dropout)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from densehand.errors import InputError, WeightsError
 from densehand.files import write_bytes
+from densehand.network.calibration import Calibration
 from densehand.network.config import CONFIGS, DHPEConfig
 from densehand.network.estimator import DHPE
 from densehand.network.fuse import fuse_batch_norms
@@ -47,6 +48,7 @@ class ModelCard:
     input_size: int = 224
     recipe: dict[str, Any] = field(default_factory=dict)  # command, commit, data, seed, steps, hardware
     accuracy: dict[str, Any] = field(default_factory=dict)  # measured, by data set
+    calibration: dict[str, Any] = field(default_factory=dict)  # of these weights' scores; empty: as they are
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -166,8 +168,9 @@ def save_weights(
 ) -> ModelCard:
     """Write ``path`` (.safetensors) and the card beside it (.json); returns the card.
 
-    ``storage`` defaults to the configuration's. ``card`` may give ``recipe``, ``accuracy``, ``licence`` and
-    ``input_size``; hash, size and hand fingerprint are filled in here. Each file appears whole or not at all.
+    ``storage`` defaults to the configuration's. ``card`` may give ``recipe``, ``accuracy``, ``licence``,
+    ``calibration`` and ``input_size``; hash, size and hand fingerprint are filled in here. Each file appears whole or
+    not at all.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -210,6 +213,7 @@ def _read_card(path: Path, name: str) -> ModelCard:
         if path.stat().st_size > 2**20:
             raise ValueError("too long")
         card = ModelCard(**json.loads(path.read_bytes()))
+        Calibration.from_card(card.calibration)  # a fault is told now, not when a photo is looked at
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path}: not a model card ({error}); reinstall densehand or write it anew") from None
     if card.model != name:
@@ -276,6 +280,7 @@ def load_model(
         )
     model.load_state_dict(state, strict=False)
     model.eval()
+    model.calibration = Calibration.from_card(card.calibration)
     if fuse:
         model = fuse_batch_norms(model)
     return model.to(target)

@@ -46,7 +46,7 @@ def refine_views(
     Args:
         model: the hand model the hands are of.
         hands: earlier estimates of one hand, one a picture, all of one side; frames in the order of time. Their
-            `keypoints_2d` and `keypoints_score` are the evidence, pose, shape and camera the start.
+            `keypoints_2d` and `evidence_weight` are the evidence, pose, shape and camera the start.
         mode: "views" (one pose), "frames" (a pose each), or "fast" for a single hand.
         cameras: of the pictures, for views; the hands then come back in those cameras, in true size and place.
         smooth: frames only: usual change of a joint angle from one frame to the next, radians; None: any.
@@ -62,7 +62,7 @@ def refine_views(
     crops = [Crop.from_box(hand.box, mirrored=hand.side == "left") for hand in hands]
     pairs = list(zip(hands, crops, strict=True))
     keypoints = torch.from_numpy(np.stack([crop.to_crop(hand.keypoints_2d.astype(float)) for hand, crop in pairs]))
-    confidence = torch.from_numpy(np.stack([hand.keypoints_score for hand in hands])).double()
+    confidence = torch.from_numpy(np.stack([hand.evidence_weight for hand in hands])).double()
     h = torch.cat([_encoded(hand, crop) for hand, crop in pairs])
     weights = weights or FastWeights()
     if cameras is None:
@@ -217,6 +217,6 @@ def _noted(before: Hand, after: Hand, mode: str, known: bool, found: Solution) -
         moved_px=float(np.linalg.norm(last - first, axis=1).mean()),
         energy_before=float(found.first[0]),
         energy_after=float(found.energy[0]),
-        residual_px=float(gap @ before.keypoints_score / max(before.keypoints_score.sum(), 1e-9)),
+        residual_px=float(gap @ before.evidence_weight / max(before.evidence_weight.sum(), 1e-9)),
     )
     return replace(after, refinement=note)

@@ -38,7 +38,7 @@ class HandErrors:
 
     In `errors`, NaN is a keypoint without a label and infinity (all 21) a hand that was missed. `milliseconds`: what it
     took. `picture` gives an H×W×3 uint8 RGB array; it is called for the worst cases only, so that the pictures need not
-    all be in memory.
+    all be in memory. `keypoints_score`: what the system holds likely of each keypoint of `px`.
     """
 
     name: str
@@ -47,6 +47,7 @@ class HandErrors:
     scores: Mapping[str, float] = field(default_factory=dict)
     picture: Callable[[], UInt8[ndarray, "h w 3"]] | None = None
     milliseconds: float | None = None
+    keypoints_score: Float[ndarray, "21"] | None = None
 
 
 @dataclass(frozen=True)

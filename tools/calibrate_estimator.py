@@ -1,0 +1,123 @@
+"""Turn an estimator's scores into probabilities: fit the calibration of its weights, and judge it (docs/confidence.md).
+
+    python tools/calibrate_estimator.py WEIGHTS --photos PHOTOS --backgrounds BACKGROUNDS [--fixtures FOLDER] [--write]
+
+WEIGHTS: a weights file or a packaged model's name. Hands: held-back photos and rendered ones; pictures without: cuts of
+BACKGROUNDS, and parts of the photos' frames where nobody marked a hand. All figures are of maps fitted on other
+pictures (five folds; a film or photo lies in one). The fixtures are measured only. With --write the map fitted on all
+goes into the model card, the figures to results/calibration.csv, the diagram to docs/images/reliability.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from densehand.ablation.figure import draw
+from densehand.crops import load_network
+from densehand.evaluate import append_rows, measure, score_figures, summary
+from densehand.evaluation.calibrating import fit_all, judge, panels
+from densehand.evaluation.scores import Looks, background_looks, frame_looks, photo_looks, synthetic_looks
+from densehand.files import write_bytes
+from densehand.network.calibration import Calibration
+from densehand.network.zoo import WEIGHTS_FOLDER, load_state
+from densehand.pipeline import HandEstimator
+from densehand.revision import commit
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def gather(makers: dict[str, Callable[[], Looks]]) -> dict[str, Looks]:
+    """The looks of each set, with what they took."""
+    found = {}
+    for name, make in makers.items():
+        begun = time.monotonic()
+        found[name] = make()
+        print(f"{name}: {len(found[name])} pictures, {time.monotonic() - begun:.0f} s", flush=True)
+    return found
+
+
+def fixture_rows(weights: Path, calibration: Calibration, folder: Path) -> list[dict[str, Any]]:
+    """Keypoints' scores and sides on the measuring fixtures, by the whole estimator, before and after."""
+    estimator = HandEstimator(str(weights), device="cpu", refine="off")
+    rows = []
+    for name in ("val2d", "val3d"):
+        row: dict[str, Any] = {"data": name}
+        for suffix, used in (("_raw", Calibration()), ("", calibration)):
+            estimator.network.calibration = used
+            hands = measure(estimator, folder, f"{name}.jsonl")
+            row |= {"count": len(hands), f"ece{suffix}": score_figures(hands)["score_ece"]}
+            row[f"right{suffix}"] = summary(hands).get("side_right", "")
+        sides = {key: row.pop(key) for key in ("right_raw", "right")}
+        rows += [{"score": "keypoint", **row}, {"score": "side", "data": name, "count": row["count"], **sides}]
+    return rows
+
+
+def write_card(path: Path, calibration: Calibration) -> None:
+    """Put the calibration into a model card, the rest as it is."""
+    record = json.loads(path.read_bytes())
+    made = {"command": "tools/calibrate_estimator.py", "commit": commit()}
+    record["calibration"] = {**calibration.to_card(), **made}
+    write_bytes(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def short(value: Any) -> Any:
+    return round(float(value), 4) if isinstance(value, float) else value
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", help="a weights file, or the name of a packaged model")
+    parser.add_argument("--photos", type=Path, required=True, help="folder with labels.jsonl, crops/, frames.jsonl")
+    parser.add_argument("--backgrounds", type=Path, required=True, help="folder of hand-free pictures")
+    parser.add_argument("--fixtures", type=Path, help="folder of the measuring fixtures")
+    parser.add_argument("--hands", type=int, default=300, help="most held-back photos")
+    parser.add_argument("--rendered", type=int, default=160, help="number of rendered hands")
+    parser.add_argument("--empty", type=int, default=240, help="most pictures of each hand-free set")
+    parser.add_argument("--write", action="store_true", help="write the card, the rows and the picture")
+    parser.add_argument("--csv", type=Path, default=ROOT / "results" / "calibration.csv")
+    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "reliability.png")
+    options = parser.parse_args(arguments)
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    path = Path(options.weights)
+    path = path if path.suffix == ".safetensors" else WEIGHTS_FOLDER / f"{options.weights}.safetensors"
+    network = load_network(str(path), torch.device("cpu")).eval()
+    _, card = load_state(path, network.config.name)
+    hands = gather({
+        "photos": lambda: photo_looks(network, options.photos, options.hands),
+        "rendered": lambda: synthetic_looks(network, options.rendered),
+    })  # fmt: skip
+    empty = gather({
+        "backgrounds": lambda: background_looks(network, options.backgrounds, options.empty),
+        "frames": lambda: frame_looks(network, options.photos, options.empty),
+    })  # fmt: skip
+    calibration = fit_all(hands, empty)
+    rows = judge(hands, empty)
+    if options.fixtures:
+        rows += fixture_rows(path, calibration, options.fixtures)
+    made = {"model": card.model, "weights": card.sha256[:12], "commit": commit()}
+    rows = [{**made, **{name: short(value) for name, value in row.items()}} for row in rows]
+    for row in rows:
+        print("  ".join(f"{name} {value}" for name, value in row.items() if name not in made and value != ""))
+    for name, looks in empty.items():
+        scores = calibration.keypoints(looks.confidence)
+        print(f"{name}: mean keypoint score {looks.confidence.mean():.3f} raw, {scores.mean():.3f} calibrated")
+    print(json.dumps(calibration.to_card()))
+    if options.write:
+        write_card(path.with_suffix(".json"), calibration)
+        append_rows(options.csv, rows)
+        write_bytes(options.picture, draw(panels(hands, empty)))
+        print(f"written: {path.with_suffix('.json')}, {options.csv}, {options.picture}")
+
+
+if __name__ == "__main__":
+    main()
