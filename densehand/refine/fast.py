@@ -23,6 +23,10 @@ from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, decode, encode
 from densehand.refine.prior import load_precision
 from densehand.refine.refined import Refined, weighted_distance
+from densehand.refine.single import refine_alone
+
+ALONE = 8
+"""Up to so many hands are refined one after another on a CPU (`refine/single.py`)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,20 @@ def refine_fast(
     pull; a hand whose h is not finite, or which no step improves, is given back as it was, bit for bit.
     """
     weights = weights or FastWeights()
+    alone = 0 < len(h) <= ALONE and h.device.type == "cpu"
+    refine = refine_alone if alone else refine_together
+    return refine(hand, h, keypoints, confidence, weights, iterations)
+
+
+def refine_together(
+    hand: HandModel,
+    h: Float[Tensor, "b 63"],
+    keypoints: Float[Tensor, "b 21 2"],
+    confidence: Float[Tensor, "b 21"],
+    weights: FastWeights,
+    iterations: int = 5,
+) -> Refined:
+    """`refine_fast` as one batch, on any device."""
     problem = FastProblem(hand, h.double(), keypoints.double(), confidence.double(), weights)
     found = minimise(problem.look, problem.start, problem.lower, problem.upper, problem.stride, iterations, 1e-3)
     after = place(problem.articulation, found.state, problem.base)[0][..., :2]

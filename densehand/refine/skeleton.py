@@ -1,0 +1,153 @@
+"""The skeleton of one hand as sums of vectors, in numpy: `hand/articulate.py` for a single hand, ten times as fast.
+
+Every keypoint is a sum of vectors each of which one bone turns rigidly: from joint to joint up to a joint, and for a
+tip, whose vertices may hang on several bones, its share of each of them besides. So x_i = Σ_q W_iq T_q e_q(shape), T_q
+the rotation of vector q's bone; and when a joint turns about a line w, x_i moves by w × Σ W_iq T_q e_q over the vectors
+beyond the joint. W and what lies beyond which joint never change: points and derivatives are a few matrix products.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Float64
+from torch import Tensor
+
+from densehand.hand.keypoints import JOINT_PARENTS, KEYPOINT_SOURCE
+from densehand.hand.model import HandModel
+
+_EYE = np.eye(3)
+
+
+class Posed(NamedTuple):
+    """A posed skeleton: its points (from the wrist), and what `VectorSkeleton.slopes` needs to differentiate it."""
+
+    points: Float64[np.ndarray, "21 3"]
+    vectors: Float64[np.ndarray, "q 3"]  # turned and scaled
+    turns: Float64[np.ndarray, "16 3 3"]
+    local: Float64[np.ndarray, "15 3 3"]
+    sine: Float64[np.ndarray, "15 3"]
+    cosine: Float64[np.ndarray, "15 3"]
+    scale: float
+
+
+class VectorSkeleton:
+    """The constants of a hand model's skeleton, float64.
+
+    Attributes:
+        axes, lower, upper: the joints' axes and limits (`hand/anatomy.py`).
+    """
+
+    def __init__(self, model: HandModel) -> None:
+        self.source = _buffers(model)
+        joints, dirs, tips, tip_shape, tip_pose, self.axes, lower, upper = (
+            buffer.detach().cpu().double().numpy() for buffer in self.source
+        )
+        self.axes_t = np.ascontiguousarray(self.axes.transpose(0, 2, 1))
+        self.lower, self.upper = lower.ravel(), upper.ravel()
+        parents = np.array(JOINT_PARENTS[1:])
+        # vectors 0…15 lead to the joints: the wrist's place, then from each joint's parent to it, held by the parent
+        starts, start_dirs, share = joints.copy(), dirs.copy(), tips[..., 3]
+        starts[1:] -= joints[parents]
+        start_dirs[1:] -= dirs[parents]
+        # the others lead from a bone's joint to a tip, times the bone's share of the tip
+        own = tips[..., :3] - share[..., None] * joints
+        own_dirs = tip_shape - share[..., None, None] * dirs
+        used = (share != 0) | own.any(-1) | own_dirs.any((-2, -1)) | tip_pose.any((-2, -1))
+        tip, bone = np.nonzero(used)
+        self.at = np.concatenate([starts, own[tip, bone]])
+        self.dirs = np.concatenate([start_dirs, own_dirs[tip, bone]])
+        self.bone = np.concatenate([[0], parents, bone])
+
+        # reach[k, q] = 1 where vector q is on the way from the wrist to joint k
+        reach = np.zeros((16, len(self.at)))
+        reach[0, 0] = 1
+        for joint, parent in enumerate(parents, start=1):
+            reach[joint] = reach[parent]
+            reach[joint, joint] = 1
+        to_tips = np.zeros((5, len(self.at)))
+        for number, (t, k) in enumerate(zip(tip, bone, strict=True)):
+            to_tips[t] += share[t, k] * reach[k]
+            to_tips[t, 16 + number] += 1
+        self.sums = np.concatenate([reach, to_tips])[list(KEYPOINT_SOURCE)]
+        # a joint's turn carries the vectors of its own bone and of those that hang on it
+        carried = reach[self.bone, 1:16]
+        self.arms = (self.sums[:, None] * carried.T).reshape(21 * 15, -1)
+        self.pose_dirs = None
+        if tip_pose.shape[-1] and tip_pose.any():
+            self.pose_dirs = np.zeros((len(self.at), 3, 135))
+            self.pose_dirs[16:] = tip_pose[tip, bone]
+
+    def pose(
+        self,
+        angles: Float64[np.ndarray, "15 3"],
+        shape: Float64[np.ndarray, "10"],
+        turn: Float64[np.ndarray, "3 3"],
+        scale: float,
+    ) -> Posed:
+        """The hand of anatomical `angles` (radians) and `shape`, under the rotation `turn`, times `scale`."""
+        sine, cosine = np.sin(angles), np.cos(angles)
+        (sf, sa, st), (cf, ca, ct) = sine.T, cosine.T
+        own = np.empty((15, 3, 3))  # as `anatomy.rotation_from_angles`
+        own[:, 0, 0], own[:, 0, 1], own[:, 0, 2] = ca * ct, -ca * st, sa
+        own[:, 1, 0], own[:, 1, 1], own[:, 1, 2] = cf * st + sf * sa * ct, cf * ct - sf * sa * st, -sf * ca
+        own[:, 2, 0], own[:, 2, 1], own[:, 2, 2] = sf * st - cf * sa * ct, sf * ct + cf * sa * st, cf * ca
+        local = self.axes_t @ own @ self.axes
+        turns = np.empty((16, 3, 3))
+        turns[0] = turn
+        for first in (1, 2, 3):  # five chains of three (`keypoints.JOINT_PARENTS`), joint by joint
+            held = turn if first == 1 else turns[first - 1 : -1 : 3]
+            turns[first::3] = held @ local[first - 1 :: 3]
+        at = self.at + self.dirs @ shape
+        if self.pose_dirs is not None:
+            at = at + self.pose_dirs @ (local - _EYE).ravel()
+        vectors = (turns[self.bone] @ (scale * at)[..., None])[..., 0]
+        return Posed(self.sums @ vectors, vectors, turns, local, sine, cosine, scale)
+
+    def slopes(self, posed: Posed, by: Float64[np.ndarray, "21 2 p"]) -> None:
+        """Write how far x and y of the points move a radian of each angle and a unit of shape into by[:, :, :55]."""
+        (sf, sa, _), (cf, ca, _) = posed.sine.T, posed.cosine.T
+        own = np.zeros((15, 3, 3))  # as `articulate._lines`
+        own[:, 0, 0] = 1
+        own[:, 1, 1], own[:, 1, 2] = cf, sf
+        own[:, 2, 0], own[:, 2, 1], own[:, 2, 2] = sa, -sf * ca, cf * ca
+        inner = own @ self.axes
+        lines = inner @ posed.turns[self.bone[1:16]].transpose(0, 2, 1)
+        (lx, ly, lz), (ax, ay, az) = lines.transpose(2, 0, 1), _split(self.arms @ posed.vectors)
+        by[:, 0, :45] = (ly * az - lz * ay).reshape(21, 45)
+        by[:, 1, :45] = (lz * ax - lx * az).reshape(21, 45)
+        flat = posed.scale * posed.turns[self.bone, :2]
+        if self.pose_dirs is not None:
+            by[:, :, :45] += self._corrections(posed, inner, flat)
+        by[:, :, 45:55] = (self.sums @ (flat @ self.dirs).reshape(-1, 20)).reshape(21, 2, 10)
+
+    def _corrections(self, posed: Posed, lines: np.ndarray, flat: np.ndarray) -> Float64[np.ndarray, "21 2 45"]:
+        """What the pose blend shapes (MANO's) add to the derivatives by the angles."""
+        assert self.pose_dirs is not None
+        columns = posed.local.transpose(0, 2, 1)[:, None]
+        turned = np.cross(lines[:, :, None], columns).swapaxes(-1, -2).reshape(15, 3, 9)  # of each angle
+        moved = np.einsum("qcjm,jnm->qcjn", self.pose_dirs.reshape(-1, 3, 15, 9), turned)
+        found: np.ndarray = (self.sums @ (flat @ moved.reshape(-1, 3, 45)).reshape(-1, 90)).reshape(21, 2, 45)
+        return found
+
+
+def _split(arms: Float64[np.ndarray, "315 3"]) -> Float64[np.ndarray, "3 21 15 1"]:
+    return arms.T.reshape(3, 21, 15, 1)
+
+
+_KNOWN: WeakKeyDictionary[HandModel, VectorSkeleton] = WeakKeyDictionary()
+
+
+def skeleton_of(model: HandModel) -> VectorSkeleton:
+    """The model's skeleton, made once, and anew where one of the buffers it was made of has been replaced."""
+    found = _KNOWN.get(model)
+    if found is None or any(a is not b for a, b in zip(found.source, _buffers(model), strict=True)):
+        found = _KNOWN[model] = VectorSkeleton(model)
+    return found
+
+
+def _buffers(model: HandModel) -> tuple[Tensor, ...]:
+    tips = (model._tips, model._tip_shape, model._tip_pose)
+    return (model._joints, model._joint_dirs, *tips, model.joint_axes, model.limits_lower, model.limits_upper)
