@@ -1,6 +1,5 @@
 """The detector as the pipeline uses it: a photo in, hands out."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,6 +15,7 @@ from densehand.detect.boxes import Candidates, peaks, suppress
 from densehand.detect.model import SIDE_MULTIPLE, DetectorNet, DetectorOutput
 from densehand.detect.weights import INPUT_SIZE, load_net
 from densehand.errors import InputError
+from densehand.network.engine import DetectorGraph, engine
 from densehand.network.fuse import fuse_batch_norms
 from densehand.network.zoo import resolve_device
 
@@ -25,6 +25,7 @@ MARGIN = 0.2  # grey on each side in the look from farther off, as a share of th
 ZOOM_FROM = 1.5  # a picture is worth a closer look if its longer side exceeds this many input sizes
 MAX_WINDOWS = 32  # of a closer look: bounds its time on any picture
 WINDOW_BATCH = 8
+SURE = 0.4  # a score that makes another look needless
 
 
 @dataclass(frozen=True)
@@ -42,37 +43,17 @@ class Detection:
 
 
 class FrozenNet(nn.Module):
-    """An evaluation-mode network, batch norms folded, frozen to a TorchScript graph where that is to be had.
-
-    On a CPU, one photo at a time, a third of the time went into single operations' overhead and activations; the graph
-    fuses them. It is traced at one size and true for all: at sides that are multiples of 32 every padding is the same.
-    """
+    """An evaluation-mode network, batch norms folded; on a CPU run by ONNX Runtime where that is installed."""
 
     def __init__(self, net: DetectorNet, device: torch.device):
         super().__init__()
-        fused = fuse_batch_norms(net.eval()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.call = fused
-        if device.type != "cpu":
-            return
-        example = torch.zeros(1, 3, 2 * SIDE_MULTIPLE, 2 * SIDE_MULTIPLE)
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # of TorchScript's future
-                self.call = torch.jit.freeze(torch.jit.trace(_WithoutKeypoints(fused).eval(), example))
-        except Exception:  # a torch build without TorchScript: the plain network gives the same answers
-            self.call = fused
+        self.graph = DetectorGraph(fuse_batch_norms(net.eval())).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.engine = engine("detector", self.graph) if device.type == "cpu" else None
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> DetectorOutput:
-        return DetectorOutput(*self.call(images.contiguous(memory_format=torch.channels_last)))
-
-
-class _WithoutKeypoints(nn.Module):
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.net(images)[:4])
+        if self.engine is not None and self.engine.takes(images):
+            return DetectorOutput(*self.engine(images))
+        return DetectorOutput(*self.graph(images.contiguous(memory_format=torch.channels_last)))
 
 
 class Window(NamedTuple):
@@ -88,10 +69,10 @@ class Detector:
     """Finds hands of either side, any in-plane rotation and any size in photos.
 
     ``threshold`` is the least score reported. ``zoom`` says when to look again: ``"auto"`` if the first look found
-    nothing: from farther off, for a hand that fills the photo, and then, where the photo is larger than 384 px, closer,
-    through overlapping windows. ``"always"`` looks closer at every photo that large; ``"never"`` looks once. The first
-    look sees the photo at ``input_size`` pixels along its longer side and finds hands of about a sixteenth of that
-    side up.
+    nothing scored 0.4 (or the threshold, if that is higher): from farther off, for a hand that fills the photo, and
+    then, where the photo is larger than 384 px, closer, through overlapping windows. ``"always"`` looks closer at every
+    photo that large; ``"never"`` looks once. The first look sees the photo at ``input_size`` pixels along its longer
+    side and finds hands of about a sixteenth of that side up.
     """
 
     def __init__(
@@ -131,14 +112,17 @@ class Detector:
         image = check_image(image)
         height, width = image.shape[:2]
         found = self._look(image, [Window(0, 0, width, height)])
-        if self.zoom != "never" and not len(found.scores):
-            found = self._look_from_farther(image)
+        if self.zoom != "never" and not self._is_sure(found):
+            found = _together(found, self._look_from_farther(image))
         worth_it = max(height, width) > ZOOM_FROM * self.input_size
-        if worth_it and (self.zoom == "always" or (self.zoom == "auto" and not len(found.scores))):
-            closer = self._look(image, zoom_windows(width, height, self.input_size))
-            found = Candidates(*(np.concatenate(pair) for pair in zip(found, closer, strict=True)))
+        if worth_it and (self.zoom == "always" or (self.zoom == "auto" and not self._is_sure(found))):
+            found = _together(found, self._look(image, zoom_windows(width, height, self.input_size)))
         keep = suppress(found.boxes, found.scores)
         return [_detection(found.boxes[i], float(found.right[i]), float(found.scores[i])) for i in keep]
+
+    def _is_sure(self, found: Candidates) -> bool:
+        """Whether something was found that needs no other look (what a higher threshold drops does not count)."""
+        return bool((found.scores >= SURE).any())
 
     def _look_from_farther(self, image: NDArray[np.uint8]) -> Candidates:
         """Candidates of the photo within a grey margin, in pixels of the photo: hands that fill it look smaller."""
@@ -173,6 +157,10 @@ class Detector:
         canvas = np.full((padded_height, padded_width, 3), PADDING_GREY, np.uint8)
         canvas[:height, :width] = small
         return canvas, (width / window.width, height / window.height)
+
+
+def _together(a: Candidates, b: Candidates) -> Candidates:
+    return Candidates(*(np.concatenate(pair) for pair in zip(a, b, strict=True)))
 
 
 def _detection(box: NDArray[np.float32], right: float, score: float) -> Detection:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from densehand.errors import InputError
 from densehand.network.calibration import Calibration
 from densehand.network.config import DHPEConfig
-from densehand.network.evidence import EvidenceNet
+from densehand.network.engine import GraphEngine
+from densehand.network.evidence import Evidence, EvidenceNet
 from densehand.network.mesh import MeshParameters, MeshRegressor, decode, place
 
 
@@ -49,6 +50,7 @@ class DHPE(nn.Module):
         self.hand = hand
         self.calibration = Calibration()  # of its card, where weights were loaded; `forward` gives raw scores
         self.evidence = EvidenceNet(config)
+        self.engine: GraphEngine | None = None  # runs the evidence of pictures that it takes; `load_model` sets it
         width = self.evidence.trunk.width
         self.regressor = MeshRegressor(width, config.iterations, config.dropout)
         self.side_head = nn.Linear(width, 1)
@@ -64,7 +66,7 @@ class DHPE(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> Estimate:
         self._check(images)
-        evidence = self.evidence(images)
+        evidence = self._see(images)
         with torch.autocast(images.device.type, enabled=False):  # radians and crop units need float32
             keypoints, parameters, skeletons = self.regressor(self.hand, evidence.features, evidence.keypoints)
             side_logit = self.side_head(evidence.features)[:, 0]
@@ -82,6 +84,12 @@ class DHPE(nn.Module):
             side_logit=side_logit,
             hand_logit=hand_logit,
         )
+
+    def _see(self, images: Float[Tensor, "b 3 s s"]) -> Evidence:
+        if self.engine is None or self.training or not self.engine.takes(images):
+            return self.evidence(images)
+        features, heatmaps, logits, mask, keypoints, confidence = self.engine(images)
+        return Evidence(features, [logits], [mask], heatmaps, keypoints, confidence)
 
     def mesh(self, h: Estimate | Float[Tensor, "*b 63"]) -> tuple[Float[Tensor, "*b V 3"], Float[Tensor, "*b 21 3"]]:
         """Vertices and keypoints of h (of an estimate: its last h), both in crop units."""
