@@ -198,14 +198,22 @@ class HandModel(nn.Module):
         local = roma.rotvec_to_rotmat(pose.unflatten(-1, (15, 3)))
         rest = self._joints + torch.einsum("jcs,...s->...jc", self._joint_dirs, shape)
         batch = torch.broadcast_shapes(pose.shape[:-1], shape.shape[:-1])
-        turns = [torch.eye(3, dtype=pose.dtype, device=pose.device).expand(*batch, 3, 3)]
-        pivots = [rest[..., 0, :].expand(*batch, 3)]
-        for joint, parent in enumerate(self.parents[1:], start=1):
-            bone = (rest[..., joint, :] - rest[..., parent, :]).unsqueeze(-1)
-            pivots.append(pivots[parent] + (turns[parent] @ bone).squeeze(-1))
-            turns.append(turns[parent] @ local[..., joint - 1, :, :])
-        turn, pivot = torch.stack(turns, dim=-3), torch.stack(pivots, dim=-2)
-        return local, turn, pivot - (turn @ rest.unsqueeze(-1)).squeeze(-1), pivot
+        rest = rest.expand(*batch, 16, 3)
+        # five chains of three joints behind the wrist, all fingers at once
+        fingers, turns_in_chain = rest[..., 1:, :].unflatten(-2, (5, 3)), local.unflatten(-3, (5, 3))
+        turn = torch.eye(3, dtype=pose.dtype, device=pose.device).expand(*batch, 5, 3, 3)
+        pivot = before = rest[..., :1, :].expand(*batch, 5, 3)
+        turns, pivots = [], []
+        for place in range(3):
+            bone = fingers[..., place, :] - before
+            pivot, before = pivot + (turn @ bone.unsqueeze(-1)).squeeze(-1), fingers[..., place, :]
+            turn = turn @ turns_in_chain[..., place, :, :]
+            turns.append(turn)
+            pivots.append(pivot)
+        wrist = torch.eye(3, dtype=pose.dtype, device=pose.device).expand(*batch, 1, 3, 3)
+        all_turns = torch.cat([wrist, torch.stack(turns, dim=-3).flatten(-4, -3)], dim=-3)
+        all_pivots = torch.cat([rest[..., :1, :], torch.stack(pivots, dim=-2).flatten(-3, -2)], dim=-2)
+        return local, all_turns, all_pivots - (all_turns @ rest.unsqueeze(-1)).squeeze(-1), all_pivots
 
     def extra_repr(self) -> str:
         return f"{self.name}: {len(self.template)} vertices, {len(self.faces)} faces"
