@@ -30,7 +30,7 @@ from densehand.result import Hand
 
 SCORED = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]), st.booleans()), min_size=1)
 BOTH = SCORED.filter(lambda rows: len({truth for _, truth in rows}) == 2)
-CHANGED = Calibration(1.5, 0.7, 0.8, -1.0, 2.0, 0.3)
+CHANGED = Calibration(1.5, 0.7, 0.8, -1.0, 2.0)
 
 # ---- measures
 
@@ -108,7 +108,7 @@ def test_the_map_keeps_the_order_and_stays_within_bounds(scale, bias, values):
 
 @pytest.mark.parametrize(
     "record", [[], {"hand_scale": 0.0}, {"side_scale": -1}, {"hand_bias": "1"}, {"keypoint_bias": float("nan")},
-               {"side_bias": True}, {"keypoint_scale": None}],
+               {"keypoint_bias": True}, {"keypoint_scale": None}],
 )  # fmt: skip
 def test_calibrations_that_are_none(record):
     with pytest.raises(ValueError, match="calibration"):
@@ -158,7 +158,6 @@ def test_results_are_calibrated_and_refinement_is_as_it_was(network, monkeypatch
         np.testing.assert_allclose(after.keypoints_score, CHANGED.keypoints(before.keypoints_score), atol=1e-6)
         assert np.abs(after.keypoints_score - before.keypoints_score).max() > 0.01
         assert logit(after.score) == pytest.approx(0.8 * logit(before.score) - 1.0, abs=1e-4)
-    # two looks: the biases of a hand seen as it is and mirrored cancel out
     towards = [(1 if hand.side == "right" else -1) * logit(hand.side_score) for hand in (raw[2], fitted[2])]
     assert towards[1] == pytest.approx(2.0 * towards[0], abs=1e-3)
 

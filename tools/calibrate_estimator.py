@@ -14,10 +14,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 
 from densehand.ablation.figure import draw
@@ -45,18 +47,17 @@ def gather(makers: dict[str, Callable[[], Looks]]) -> dict[str, Looks]:
 
 
 def fixture_rows(weights: Path, calibration: Calibration, folder: Path) -> list[dict[str, Any]]:
-    """Keypoints' scores and sides on the measuring fixtures, by the whole estimator, before and after."""
+    """Keypoints' scores on the measuring fixtures, raw and calibrated; sides, which no scale changes."""
     estimator = HandEstimator(str(weights), device="cpu", refine="off")
-    rows = []
+    estimator.network.calibration = Calibration()
+    rows: list[dict[str, Any]] = []
     for name in ("val2d", "val3d"):
-        row: dict[str, Any] = {"data": name}
-        for suffix, used in (("_raw", Calibration()), ("", calibration)):
-            estimator.network.calibration = used
-            hands = measure(estimator, folder, f"{name}.jsonl")
-            row |= {"count": len(hands), f"ece{suffix}": score_figures(hands)["score_ece"]}
-            row[f"right{suffix}"] = summary(hands).get("side_right", "")
-        sides = {key: row.pop(key) for key in ("right_raw", "right")}
-        rows += [{"score": "keypoint", **row}, {"score": "side", "data": name, "count": row["count"], **sides}]
+        hands = [h for h in measure(estimator, folder, f"{name}.jsonl") if h.keypoints_score is not None]
+        fitted = [replace(h, keypoints_score=calibration.keypoints(np.asarray(h.keypoints_score))) for h in hands]
+        eces = {"ece_raw": score_figures(hands)["score_ece"], "ece": score_figures(fitted)["score_ece"]}
+        known = sum(int(np.isfinite(hand.errors["px"]).sum()) for hand in hands)
+        rows.append({"score": "keypoint", "data": name, "count": known, **eces})
+        rows.append({"score": "side", "data": name, "count": len(hands), "right": summary(hands)["side_right"]})
     return rows
 
 

@@ -70,9 +70,9 @@ def hand_pairs(hands: Mapping[str, Looks], empty: Mapping[str, Looks]) -> Pairs:
     return Pairs(*(np.concatenate([getattr(side, entry.name) for side in even]) for entry in fields(Pairs)))
 
 
-def fit(pairs: Pairs) -> tuple[float, float]:
+def fit(pairs: Pairs, with_bias: bool = True) -> tuple[float, float]:
     """Scale and bias of the log-odds. Raises InputError where a higher score does not mean more likely."""
-    scale, bias = fit_logistic(pairs.odds, pairs.truth)
+    scale, bias = fit_logistic(pairs.odds, pairs.truth, with_bias)
     if scale <= 0:
         raise InputError("a score falls where the truth rises, so it cannot be calibrated; train the network further")
     return scale, bias
@@ -84,19 +84,19 @@ def folds_of(group: np.ndarray, count: int = FOLDS) -> Int[np.ndarray, " n"]:
     return (np.random.default_rng(SEED).permutation(len(names)) % count)[place]
 
 
-def cross_validated(pairs: Pairs, count: int = FOLDS) -> Float[np.ndarray, " n"]:
+def cross_validated(pairs: Pairs, with_bias: bool = True, count: int = FOLDS) -> Float[np.ndarray, " n"]:
     """Probabilities, each by the map that was fitted without its fold."""
     fold, result = folds_of(pairs.group, count), np.empty(len(pairs))
     for number in np.unique(fold):
         mine = fold == number
-        scale, bias = fit(pairs.select(~mine))
+        scale, bias = fit(pairs.select(~mine), with_bias)
         result[mine] = sigmoid(scale * pairs.odds[mine] + bias)
     return result
 
 
 def fit_all(hands: Mapping[str, Looks], empty: Mapping[str, Looks]) -> Calibration:
     """The calibration, fitted on everything."""
-    return Calibration(*fit(keypoint_pairs(hands)), *fit(hand_pairs(hands, empty)), *fit(side_pairs(hands)))
+    return Calibration(*fit(keypoint_pairs(hands)), *fit(hand_pairs(hands, empty)), fit(side_pairs(hands), False)[0])
 
 
 def judge(hands: Mapping[str, Looks], empty: Mapping[str, Looks]) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def judge(hands: Mapping[str, Looks], empty: Mapping[str, Looks]) -> list[dict[s
     """
     rows = []
     for name, pairs in (("keypoint", keypoint_pairs(hands)), ("side", side_pairs(hands))):
-        after = cross_validated(pairs)
+        after = cross_validated(pairs, with_bias=name != "side")
         for data in ["all", *hands] if len(hands) > 1 else ["all"]:
             here = slice(None) if data == "all" else pairs.data == data
             rows.append({"score": name, "data": data, **_figures(pairs.select(here), after[here])})
@@ -139,7 +139,7 @@ def _figures(pairs: Pairs, after: Float[np.ndarray, " n"]) -> dict[str, Any]:
 
 def _alarms(pairs: Pairs) -> dict[str, float]:
     """The raw probability that so many of the hands reach, and the share of pictures without a hand that do too."""
-    result = {}
+    result: dict[str, float] = {}
     for recall in RECALLS:
         threshold, share = false_alarms(pairs.odds, pairs.truth, recall)
         result |= {f"raw_at_{recall:.0%}": float(sigmoid(threshold)), f"false_at_{recall:.0%}": share}
@@ -148,15 +148,16 @@ def _alarms(pairs: Pairs) -> dict[str, float]:
 
 def panels(hands: Mapping[str, Looks], empty: Mapping[str, Looks]) -> list[Panel]:
     """Reliability diagrams: what share is true among scores of one size, raw and calibrated by cross-validation."""
-    keypoints = keypoint_pairs(hands)
-    charts = [(f"keypoints: {name}", keypoints, keypoints.data == name) for name in hands]
+    keypoints, sides, there = keypoint_pairs(hands), side_pairs(hands), hand_pairs(hands, empty)
+    near = cross_validated(keypoints)
+    charts = [(f"keypoints: {name}", keypoints, near, keypoints.data == name) for name in hands]
     charts += [
-        ("a hand is there", hand_pairs(hands, empty), slice(None)),
-        ("right hand", side_pairs(hands), slice(None)),
+        ("a hand is there", there, cross_validated(there), slice(None)),
+        ("right hand", sides, cross_validated(sides, with_bias=False), slice(None)),
     ]
     result = []
-    for title, pairs, here in charts:
-        chosen, after = pairs.select(here), cross_validated(pairs)[here]
+    for title, pairs, fitted, here in charts:
+        chosen, after = pairs.select(here), fitted[here]
         lines = [Line("ideal", IDEAL, [0.0, 1.0], [0.0, 1.0], dashed=True)]
         for name, colour, scores in (("calibrated", FITTED, after), ("raw", RAW, sigmoid(chosen.odds))):
             found = reliability(scores, chosen.truth, CURVE_BINS, even=True)

@@ -1,7 +1,7 @@
 """What turns a network's raw scores into probabilities (docs/confidence.md): part of the card of its weights.
 
-Platt's scaling (1999): log-odds' = scale · log-odds + bias, one pair of numbers a score. Refinement keeps to the raw
-confidence: its prior was learnt with it.
+Platt's scaling (1999): log-odds' = scale · log-odds + bias, a pair of numbers a score; of sides a scale alone.
+Refinement keeps to the raw confidence: its prior was learnt with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Calibration:
     """Scale (above 0, so that no order changes) and bias of the log-odds of each score; the default changes nothing.
 
     keypoint: of a keypoint's confidence. hand: of a hand being there, where hands and pictures without are as many.
-    side: of a right hand, where both sides are as many.
+    side: of a right hand, where both sides are as many; what favours neither side needs no bias.
     """
 
     keypoint_scale: float = 1.0
@@ -33,7 +33,6 @@ class Calibration:
     hand_scale: float = 1.0
     hand_bias: float = 0.0
     side_scale: float = 1.0
-    side_bias: float = 0.0
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -56,7 +55,7 @@ class Calibration:
 
     def side(self, log_odds: float) -> float:
         """Log-odds of a right hand in the crop as the network sees it."""
-        return self.side_scale * log_odds + self.side_bias
+        return self.side_scale * log_odds
 
     def to_card(self) -> dict[str, float]:
         """As the model card has it, to six digits."""
