@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,14 +13,17 @@ from hypothesis import strategies as st
 import densehand
 from densehand.camera import Crop, crop_image, project_pinhole
 from densehand.crops import CropReader
-from densehand.detect import Detection
+from densehand.detect import Detection, Detector
+from densehand.detect.boxes import Candidates
 from densehand.errors import DensehandError, InputError
+from densehand.network.calibration import Calibration
 from densehand.network.mesh import decode
 from densehand.network.zoo import build_model
 from densehand.photo import HandBox, Photo, check_box
-from densehand.pipeline import HandEstimator, select_hands
+from densehand.pipeline import DETECTORS_SIDE, HandEstimator
 from densehand.render import silhouette
 from densehand.result import Hand
+from densehand.selection import FAR_HAND, READILY, SAME_HAND, same_hand, select_hands
 
 BOX = (60.0, 40.0, 150.0, 160.0)
 
@@ -182,7 +186,7 @@ def test_detector_and_network_agree_on_a_side(network, image, box, side, side_sc
     detection = Detection(np.array(box), side, side_score, 0.8)
     (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image)
     sign = 1 if side == "right" else -1
-    prior = sign * min(math.log(side_score / (1 - side_score)), 6.0)
+    prior = sign * DETECTORS_SIDE * min(math.log(side_score / (1 - side_score)), 6.0)
     as_detected = prior + side_odds(network, image, box, mirrored=side == "left" and prior < 0)
     both = prior + (side_odds(network, image, box, False) + side_odds(network, image, box, True)) / 2
     first = "left" if prior < 0 else "right"
@@ -192,6 +196,7 @@ def test_detector_and_network_agree_on_a_side(network, image, box, side, side_sc
 
 
 def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch):
+    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
     estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.9, 0.9)), "cpu")
     runs = []
     original = CropReader.run
@@ -231,12 +236,79 @@ def test_given_side_overrules_the_detector(network, image, monkeypatch):
     assert hand.side == "left" and hand.side_score == 1.0
 
 
-def test_score_is_the_geometric_mean_with_the_detectors(network, image):
-    alone = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])[0].score
+@pytest.mark.parametrize(("scale", "bias"), [(1.0, 0.0), (2.0, -1.5)])
+def test_score_adds_the_raw_log_odds_of_network_and_detector(network, image, monkeypatch, scale, bias):
+    """Raw: the network's calibration changes the score of a given box, not of a detected one."""
+    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
+    pixels = torch.from_numpy(crop_image(image, Crop.from_box(BOX), 224)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        raw = float(network(pixels).hand_logit)
+    monkeypatch.setattr(network, "calibration", Calibration(hand_scale=scale, hand_bias=bias))
+    given = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])[0].score
+    assert given == pytest.approx(probability(scale * raw + bias), abs=1e-4)
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
-    hands = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
-    expected = math.sqrt(alone * 0.9)
-    assert [hand.score for hand in hands] == ([pytest.approx(expected, abs=1e-4)] if expected >= 0.3 else [])
+    (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
+    assert hand.score == pytest.approx(probability(raw + math.log(9) - READILY), rel=1e-3)
+
+
+PLACES = [(20.0, 20.0, 70.0, 80.0), (90.0, 30.0, 140.0, 90.0), (160.0, 100.0, 230.0, 180.0), (30.0, 110.0, 90.0, 190.0)]
+
+
+def rounds_of(monkeypatch, network, image, scores, hands):
+    """The places looked at in turn ("whole" for the whole picture) and the hands kept, where the network takes only the
+    places `hands` for hands."""
+    looked = []
+    original = CropReader.run
+
+    def run(self, photos, crops, *rest):
+        names = []
+        for _, crop in crops:
+            found = [k for k, place in enumerate(PLACES) if Crop.from_box(place).center == crop.center]
+            names.append(found[0] if found else "whole")
+        looked.append(names)
+        answers = original(self, photos, crops, *rest)
+        sure = [1 - 1e-4 if name in hands else 1e-4 for name in names]
+        return [dataclasses.replace(answer, present=p) for answer, p in zip(answers, sure, strict=True)]
+
+    monkeypatch.setattr(CropReader, "run", run)
+    found = [Detection(np.array(p), "right", 0.9, s) for p, s in zip(PLACES, scores, strict=False)]
+    kept = HandEstimator(network, detector_of(*found), "cpu", refine="off")(image, side="right")
+    return [names for names in looked if names], kept
+
+
+@pytest.mark.parametrize(
+    ("scores", "hands", "looks"),
+    [
+        ((0.9, 0.2), (0, 1), [[0]]),  # a clear hand: nothing else is looked at
+        ((0.9, 0.3, 0.2), (1,), [[0], [1, 2]]),
+        ((0.9, 0.3, 0.2), ("whole",), [[0], [1, 2], ["whole"]]),
+        ((0.3,), (), [[0], ["whole"]]),
+        ((), ("whole",), [["whole"]]),
+    ],
+)
+def test_weak_detections_and_the_whole_picture_wait_until_nothing_else_is_a_hand(
+    network, image, monkeypatch, scores, hands, looks
+):
+    found, kept = rounds_of(monkeypatch, network, image, scores, hands)
+    assert found == looks
+    assert len(kept) == min(len(hands), 1)
+
+
+def test_no_more_than_the_best_few_weak_detections_are_looked_at(network, image, monkeypatch):
+    monkeypatch.setattr("densehand.pipeline.MOST_WEAK", 2)
+    found, _ = rounds_of(monkeypatch, network, image, (0.35, 0.3, 0.25, 0.2), ())
+    assert found == [[0, 1], ["whole"]]
+
+
+def test_the_box_of_the_whole_pictures_hand_is_set_around_it_after_looks_again(network, image, monkeypatch):
+    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
+    monkeypatch.setattr("densehand.pipeline.MIN_DOUBTFUL", 0)
+    monkeypatch.setattr("densehand.pipeline.MOST_LOOKS", 1)
+    monkeypatch.setattr("densehand.pipeline.SAME_BOX", 1.01)
+    (hand,) = HandEstimator(network, detector_of(), "cpu", refine="off")(image, side="right")
+    first = HandEstimator(network, device="cpu", refine="off")(image, whole_image=True, side="right")[0]
+    projected = first.project(first.joints_3d)
+    np.testing.assert_allclose(hand.box, [*projected.min(axis=0), *projected.max(axis=0)], atol=0.1)
 
 
 def test_duplicates_and_weak_hands_are_dropped():
@@ -244,10 +316,54 @@ def test_duplicates_and_weak_hands_are_dropped():
 
     a = make_hand("right", score=0.9)
     twin = dataclasses.replace(make_hand("left", score=0.8), keypoints_2d=a.keypoints_2d + 3)
+    within = make_hand("right", pixels=70, center=tuple((a.box[:2] + a.box[2:]) / 2), score=0.7)
     apart = make_hand("left", center=(250, 60), score=0.5)
     weak = make_hand("left", center=(60, 200), score=0.1)
-    kept = select_hands([weak, twin, apart, a])
+    kept = select_hands([weak, twin, apart, within, a])
     assert kept == [a, apart]
+    assert select_hands([weak, a], 0.05) == [a, weak]
+
+
+def drawn_overlap(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """Areas of both hulls and of what they share, counted in sixteenths of a pixel."""
+    pictures = []
+    for points in (a, b):
+        hull = cv2.convexHull((points * 4).round().astype(np.int32))
+        pictures.append(cv2.fillConvexPoly(np.zeros((800, 800), np.uint8), hull, 1) > 0)
+    return pictures[0].sum(), pictures[1].sum(), (pictures[0] & pictures[1]).sum()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 90), st.floats(0, 90), st.floats(0.1, 1))
+def test_one_hand_twice_is_told_by_the_outlines_alone(seed, dx, dy, scale):
+    random = np.random.default_rng(seed)
+    a = random.uniform(50, 150, (21, 2))
+    b = (random.uniform(50, 150, (21, 2)) - 100) * scale + 100 + [dx, dy]
+    area_a, area_b, common = drawn_overlap(a, b)
+    share, ratio = common / min(area_a, area_b), min(area_a, area_b) / max(area_a, area_b)
+    if abs(share - SAME_HAND) > 0.05 and abs(ratio - FAR_HAND) > 0.02:
+        expected = share > SAME_HAND and ratio > FAR_HAND
+        assert same_hand(a, b) == same_hand(b, a) == same_hand(a, b[::-1]) == expected
+
+
+def test_points_without_an_outline_are_no_duplicates():
+    line = np.linspace([10, 10], [50, 50], 21)
+    assert not same_hand(line, line) and not same_hand(np.full((21, 2), 7.0), line)
+
+
+@pytest.mark.parametrize("score", [0.2, 0.5])
+def test_the_detector_looks_again_unless_something_is_sure(monkeypatch, score):
+    """A low threshold, for proposals, does not do away with the looks again."""
+    looks = []
+
+    def look(self, picture, windows):
+        looks.append((picture.shape, len(windows)))
+        return Candidates(np.float32([[10, 10, 60, 60]]), np.float32([score]), np.float32([0.9]))
+
+    monkeypatch.setattr(Detector, "_look", look)
+    found = Detector(torch.nn.Identity(), threshold=0.1)(np.zeros((500, 500, 3), np.uint8))
+    assert [count for _, count in looks] == ([1, 1, 9] if score == 0.2 else [1])
+    assert all(detection.score == pytest.approx(score) for detection in found) and found
 
 
 def test_no_hands(network, image):
