@@ -8,7 +8,6 @@ modes on the few hands that "paper" is measured on.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -280,11 +279,3 @@ def _hand(network: DHPE) -> HandModel:
     hand = network.hand
     assert isinstance(hand, HandModel)
     return hand
-
-
-def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers within low…high."""
-    raw = max(high - low, 1e-9) / count
-    unit = 10 ** math.floor(math.log10(raw))
-    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)
-    return [step * k for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
