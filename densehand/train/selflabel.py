@@ -61,8 +61,8 @@ class Rule:
     expected: float = 0.06
     residual: tuple[float, float] = (0.04, 0.107)
     agreeing: tuple[float, float] = (0.35, 0.75)
-    mask_trust: float = 0.7
-    mask_iou: float = 0.7
+    mask_trust: float = 0.9
+    mask_iou: float = 0.5
     side: float = -2.0
 
 
