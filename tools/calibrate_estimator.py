@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 
-from densehand.ablation.figure import draw
+from densehand.charts import draw
 from densehand.crops import load_network
 from densehand.evaluate import append_rows, measure, score_figures, summary
 from densehand.evaluation.calibrating import fit_all, judge, panels

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from densehand.ablation.figure import Line, Panel
+from densehand.charts import Line, Panel
 from densehand.detect.calibrate import fit_logistic
 from densehand.errors import InputError
 from densehand.evaluation.scores import SEED, Looks
