@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from densehand.camera import Crop, crop_image
 from densehand.errors import WeightsError
 from densehand.hand import HandModel
-from densehand.network.mesh import decode
+from densehand.network.mesh import MeshParameters, decode
 from densehand.network.zoo import load_model
 from densehand.photo import Photo
 from densehand.refine.modes import FAST, PAPER
@@ -31,6 +32,31 @@ CERTAIN = 6.0
 """Log-odds of one witness are cut here: none is ever surer than 400 : 1."""
 
 
+class Meshes:
+    """The meshes of a batch of hands, made when somebody asks for one: most looks at a crop are asked for less."""
+
+    def __init__(self, hand: HandModel, parameters: MeshParameters, skeleton: torch.Tensor | None = None) -> None:
+        """`skeleton` (b 21 3): the keypoints in the crop where they are known, crop units."""
+        self.hand, self.parameters, self.skeleton = hand, parameters, skeleton
+
+    @cached_property
+    def arrays(self) -> tuple[Float[np.ndarray, "b V 3"], Float[np.ndarray, "b 21 3"]]:
+        """Vertices and joints, metres."""
+        with torch.no_grad():
+            mesh = self.hand(self.parameters.pose, self.parameters.shape, self.parameters.rotation)
+        return mesh.vertices.float().cpu().numpy(), mesh.joints.float().cpu().numpy()
+
+    @cached_property
+    def projected(self) -> Float[np.ndarray, "b 21 2"]:
+        """The keypoints in the crop, crop units (they may lie outside it)."""
+        if self.skeleton is not None:
+            return self.skeleton[..., :2].float().cpu().numpy()
+        scale, place = (
+            value.float().cpu().numpy() for value in (self.parameters.scale, self.parameters.translation[..., :2])
+        )
+        return scale[:, None, None] * self.arrays[1][..., :2] + place[:, None]
+
+
 @dataclass(frozen=True)
 class CropAnswer:
     """What the network says of one crop (crop units and metres, a right hand)."""
@@ -40,16 +66,24 @@ class CropAnswer:
     weight: np.ndarray  # the network's raw confidence, which refinement goes by
     h: dict[str, np.ndarray]  # decoded, in the parameters of the result's hand model
     code: np.ndarray  # the network's own 63 numbers
-    vertices: np.ndarray
-    joints: np.ndarray
+    meshes: Meshes  # of the batch it was read in …
+    row: int  # … and its place there
     right: float  # log-odds of a right hand in the photo
     present: float  # probability of a hand
     refinement: Refinement | None = None  # lengths in crop units
 
     @property
+    def vertices(self) -> Float[np.ndarray, "V 3"]:
+        return self.meshes.arrays[0][self.row]
+
+    @property
+    def joints(self) -> Float[np.ndarray, "21 3"]:
+        return self.meshes.arrays[1][self.row]
+
+    @property
     def projected(self) -> Float[np.ndarray, "21 2"]:
         """The mesh's keypoints in the crop, crop units (they may lie outside it)."""
-        return self.h["scale"] * self.joints[:, :2] + self.h["translation"][:2]
+        return self.meshes.projected[self.row]
 
 
 class CropReader:
@@ -68,8 +102,7 @@ class CropReader:
             images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
             estimate = self.network(images)
             refined = self._refined(images, estimate, refine)
-            h = estimate.parameters[-1] if refined is None else refined.h
-            read = self._read(estimate, h, [crop.mirrored for _, crop in part])
+            read = self._read(estimate, refined, [crop.mirrored for _, crop in part])
             if refined is not None:
                 notes = zip(read, _notes(PAPER, refined), strict=True)
                 read = [replace(answer, refinement=note) for answer, note in notes]
@@ -122,8 +155,12 @@ class CropReader:
 
         return refine_estimate(self.network, images, estimate, steps=steps)
 
-    def _read(self, estimate: Estimate, h: torch.Tensor, mirrored: list[bool]) -> list[CropAnswer]:
+    def _read(self, estimate: Estimate, refined: Refined | None, mirrored: list[bool]) -> list[CropAnswer]:
         """Bring a batch's answers to the CPU, one a crop, their scores calibrated."""
+        if refined is None:
+            meshes = self._meshes(estimate.parameters[-1], estimate.skeletons[-1])
+        else:
+            meshes = self._meshes(refined.h)
         calibration = self.network.calibration
         columns: dict[str, np.ndarray] = {
             name: value.float().cpu().numpy()
@@ -142,21 +179,21 @@ class CropReader:
                 right=float(np.clip(calibration.side(columns["side"][k]), -CERTAIN, CERTAIN)) * (-1 if flipped else 1),
                 present=probability(calibration.hand(float(columns["hand"][k]))),
             )
-            for k, (flipped, mesh) in enumerate(zip(mirrored, self._meshes(h), strict=True))
+            for k, (flipped, mesh) in enumerate(zip(mirrored, meshes, strict=True))
         ]
 
-    def _meshes(self, h: torch.Tensor) -> list[dict[str, Any]]:
-        """For each h, the entries of `CropAnswer` that follow from it."""
+    def _meshes(self, h: torch.Tensor, skeleton: torch.Tensor | None = None) -> list[dict[str, Any]]:
+        """For each h, the entries of `CropAnswer` that follow from it; `skeleton`: its own in the crop, where known."""
         parameters = decode(h)
-        mesh = self.network.hand(parameters.pose, parameters.shape, parameters.rotation)
         if self.hand is not self.network.hand:
-            parameters = retarget(self.hand, parameters, mesh.joints)
-            mesh = self.hand(parameters.pose, parameters.shape, parameters.rotation)
+            mine = cast(HandModel, self.network.hand)
+            joints = mine.skeleton(parameters.pose, parameters.shape, parameters.rotation)
+            parameters, skeleton = retarget(self.hand, parameters, joints), None
+        meshes = Meshes(self.hand, parameters, skeleton)
         decoded = {name: value.float().cpu().numpy() for name, value in parameters._asdict().items()}
-        columns = {"code": h, "vertices": mesh.vertices, "joints": mesh.joints}
-        arrays = {name: value.float().cpu().numpy() for name, value in columns.items()}
+        code = h.float().cpu().numpy()
         return [
-            {"h": {name: value[k] for name, value in decoded.items()}, **{n: value[k] for n, value in arrays.items()}}
+            {"h": {name: value[k] for name, value in decoded.items()}, "code": code[k], "meshes": meshes, "row": k}
             for k in range(len(h))
         ]
 

@@ -1,0 +1,61 @@
+"""What is read of a crop: meshes are made once a batch and only when asked for; the rest follows from h."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from densehand.crops import CropAnswer, CropReader
+from densehand.hand import HandModel
+from densehand.network.mesh import NUM_PARAMETERS, decode, skeleton_in_crop
+
+
+@pytest.fixture
+def hand() -> HandModel:
+    return HandModel.load("open")
+
+
+def answers(reader: CropReader, h: torch.Tensor, skeleton: torch.Tensor | None) -> list[CropAnswer]:
+    nothing = np.zeros((21, 2), np.float32)
+    rest = {"keypoints": nothing, "confidence": nothing[:, 0], "weight": nothing[:, 0], "right": 0.0, "present": 1.0}
+    return [CropAnswer(**row, **rest) for row in reader._meshes(h, skeleton)]
+
+
+def made(hand: HandModel) -> list[int]:
+    """Grows by the size of each batch that `hand` is asked the mesh of."""
+    sizes: list[int] = []
+    hand.register_forward_hook(lambda module, given, mesh: sizes.append(len(mesh.vertices)))
+    return sizes
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_meshes_are_made_once_and_when_asked_for(hand: HandModel, known: bool) -> None:
+    h = 0.2 * torch.randn(3, NUM_PARAMETERS, generator=torch.Generator().manual_seed(0))
+    parameters = decode(h)
+    expected = hand(parameters.pose, parameters.shape, parameters.rotation)
+    sizes = made(hand)
+    reader = CropReader(SimpleNamespace(hand=hand), hand, torch.device("cpu"), 4)  # type: ignore[arg-type]
+    found = answers(reader, h, skeleton_in_crop(hand, h) if known else None)
+    for k, answer in enumerate(found):
+        np.testing.assert_allclose(answer.projected, skeleton_in_crop(hand, h)[k, :, :2], atol=1e-5)
+        np.testing.assert_array_equal(answer.code, h[k])
+    assert sizes == ([] if known else [3]), "a known skeleton says where the hand is"
+    for k, answer in enumerate(found):
+        np.testing.assert_allclose(answer.vertices, expected.vertices[k], atol=1e-6)
+        np.testing.assert_allclose(answer.joints, expected.joints[k], atol=1e-6)
+    assert sizes == [3]
+
+
+def test_another_hand_model_has_its_own_place_in_the_crop(hand: HandModel) -> None:
+    """The network's skeleton is not that of the answer, which another model can only come near."""
+    other = HandModel.load("open")
+    other.template = 1.2 * other.template
+    other._joints, other._tips = 1.2 * other._joints, other._tips * torch.tensor([1.2, 1.2, 1.2, 1.0])
+    h = torch.zeros(1, NUM_PARAMETERS)
+    reader = CropReader(SimpleNamespace(hand=hand), other, torch.device("cpu"), 4)  # type: ignore[arg-type]
+    (answer,) = answers(reader, h, skeleton_in_crop(hand, h))
+    own = answer.h["scale"] * answer.joints[:, :2] + answer.h["translation"][:2]
+    np.testing.assert_allclose(answer.projected, own, atol=1e-6)
+    np.testing.assert_allclose(answer.projected, skeleton_in_crop(hand, h)[0, :, :2], atol=0.05)
+    assert answer.h["scale"] < 0.9 * float(decode(h).scale[0]), "the larger model stands for a hand farther away"
