@@ -46,6 +46,8 @@ def test_splits_share_no_frame_and_make_up_the_whole(folder):
     names = {split: load_photos(folder, split).names for split in ("train", "held-back", "all")}
     assert not set(names["train"]) & set(names["held-back"])
     assert sorted(names["train"] + names["held-back"]) == names["all"]
+    with pytest.raises(InputError, match="split 'val' of the photos: use one of train, held-back, all"):
+        load_photos(folder, "val")
     assert held_back("a/00440") and held_back("b/00479") and not held_back("a/00480")
 
 

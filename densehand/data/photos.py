@@ -77,6 +77,9 @@ class PhotoSet:
         return len(self.names)
 
 
+SPLITS = ("train", "held-back", "all")
+
+
 def held_back(frame: str, every: int = 12, block: int = 40) -> bool:
     """Whether a crop belongs to the held-back share: whole blocks of neighbouring frames, because many are video.
 
@@ -172,8 +175,11 @@ def load_photos(
 ) -> PhotoSet:
     """Read the crops of one split ("train", "held-back" or "all") into memory.
 
-    Unusable rows and unreadable pictures are left out and counted in `skipped`. Raises InputError if nothing is left.
+    Unusable rows and unreadable pictures are left out and counted in `skipped`. Raises InputError if nothing is left,
+    or for another split.
     """
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} of the photos: use one of {', '.join(SPLITS)}")
     folder, skipped = Path(folder), Skipped()
     rows = read_rows(folder, skipped)
     rows = [r for r in rows if split == "all" or held_back(r["frame"]) == (split == "held-back")]
