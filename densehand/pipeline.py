@@ -296,11 +296,13 @@ class HandEstimator:
 
     def _score(self, job: _Job, answer: CropAnswer) -> float:
         """How surely a hand is there; of given boxes what the network says alone."""
-        if job.score is None:
-            return answer.present
+        return answer.present if job.score is None else combined_score(self.hand_log_odds(answer), job.score)
+
+    def hand_log_odds(self, answer: CropAnswer) -> float:
+        """The network's raw log-odds of a hand, before its calibration."""
         p = min(max(answer.present, LEAST), 1 - LEAST)
         known = self.network.calibration
-        return combined_score((math.log(p / (1 - p)) - known.hand_bias) / known.hand_scale, job.score)
+        return (math.log(p / (1 - p)) - known.hand_bias) / known.hand_scale
 
     def _hand(self, photo: Photo, job: _Job, chosen: tuple[Crop, CropAnswer, float]) -> Hand:
         """Crop units → the full photo and the camera."""

@@ -212,7 +212,10 @@ def test_training_runs_logs_and_resumes(folder, tmp_path, monkeypatch):
 
     weights, table = tmp_path / "out" / "net.safetensors", tmp_path / "results" / "table.csv"
     calibrate.main(["--data", str(path), "--run", str(run), "--out", str(weights)])
-    evaluate.main(["--data", str(path), "--weights", str(weights), "--out", str(table)])
+    evaluate.main(["--data", str(path), "--weights", str(weights), "--out", str(table), "--card"])
+    card = json.loads(weights.with_suffix(".json").read_text())
+    (measured,) = card["accuracy"].values()
+    assert measured["frames subhih"]["hands"] == 2 and "recall" not in measured["backgrounds without hands"]
     card = json.loads(weights.with_suffix(".json").read_text())
     assert card["model"] == "detector" and card["recipe"]["steps"] == second["step"]
     begun, packaged = training.start_net(weights).state_dict(), load_net(weights).state_dict()

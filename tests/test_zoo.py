@@ -14,6 +14,7 @@ from densehand.errors import InputError, WeightsError
 from densehand.network import zoo
 from densehand.network.zoo import (
     MODELS,
+    amend_card,
     build_model,
     dequantise,
     hand_fingerprint,
@@ -203,3 +204,13 @@ def test_packaged_weights_belong_to_the_packaged_hand(name):
     with torch.inference_mode():
         estimate = loaded(torch.rand(1, 3, 64, 64))
     assert all(x.isfinite().all() for x in [*estimate.keypoints, *estimate.skeletons])
+
+
+def test_a_card_is_amended_and_nothing_else_in_it_changes(saved):
+    before = json.loads(saved.with_suffix(".json").read_text())
+    amend_card(saved, calibration={"hand_bias": 0.5})
+    after = json.loads(saved.with_suffix(".json").read_text())
+    assert after == before | {"calibration": {"hand_bias": 0.5}}
+    with pytest.raises(TypeError, match="figures"):
+        amend_card(saved, figures={})
+    assert json.loads(saved.with_suffix(".json").read_text()) == after

@@ -29,7 +29,7 @@ from densehand.evaluation.calibrating import fit_all, judge, panels
 from densehand.evaluation.scores import Looks, background_looks, frame_looks, photo_looks, synthetic_looks
 from densehand.files import write_bytes
 from densehand.network.calibration import Calibration
-from densehand.network.zoo import WEIGHTS_FOLDER, load_state
+from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, load_state
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 
@@ -59,14 +59,6 @@ def fixture_rows(weights: Path, calibration: Calibration, folder: Path) -> list[
         rows.append({"score": "keypoint", "data": name, "count": known, **eces})
         rows.append({"score": "side", "data": name, "count": len(hands), "right": summary(hands)["side_right"]})
     return rows
-
-
-def write_card(path: Path, calibration: Calibration) -> None:
-    """Put the calibration into a model card, the rest as it is."""
-    record = json.loads(path.read_bytes())
-    made = {"command": "tools/calibrate_estimator.py", "commit": commit()}
-    record["calibration"] = {**calibration.to_card(), **made}
-    write_bytes(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def short(value: Any) -> Any:
@@ -114,7 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{name}: mean keypoint score {looks.confidence.mean():.3f} raw, {scores.mean():.3f} calibrated")
     print(json.dumps(calibration.to_card()))
     if options.write:
-        write_card(path.with_suffix(".json"), calibration)
+        made = {"command": "tools/calibrate_estimator.py", "commit": commit()}
+        amend_card(path, calibration={**calibration.to_card(), **made})
         append_rows(options.csv, rows)
         write_bytes(options.picture, draw(panels(hands, empty)))
         print(f"written: {path.with_suffix('.json')}, {options.csv}, {options.picture}")

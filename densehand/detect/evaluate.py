@@ -32,7 +32,9 @@ from densehand.detect.data import (
     read_frames,
 )
 from densehand.detect.detector import Detection, Detector
+from densehand.detect.weights import NAME
 from densehand.metrics import box_iou
+from densehand.network.zoo import WEIGHTS_FOLDER, amend_card
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="a detector's .safetensors file; default: the packaged one")
     parser.add_argument("--out", type=Path, default=Path("results/detector.csv"))
     parser.add_argument("--threshold", type=float, default=0.4)
+    parser.add_argument("--card", action="store_true", help="write the figures into the weights' card too")
     parser.add_argument("--every", type=int, default=1, help="use every N-th picture of each set")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -252,6 +255,12 @@ def main(arguments: list[str] | None = None) -> None:
             row = [f"{name}, looking again", *replace(scores, average_precision=float("nan")).row()]
             writer.writerow(row)
             print(",".join(row), flush=True)
+    if options.card:
+        with open(options.out, newline="", encoding="utf-8") as file:
+            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+        heading = f"held-back pictures, IoU 0.5, threshold {options.threshold:g}"
+        figures = {row.pop("set"): {key: float(value) for key, value in row.items()} for row in rows}
+        amend_card(options.weights or WEIGHTS_FOLDER / f"{NAME}.safetensors", accuracy={heading: figures})
 
 
 if __name__ == "__main__":

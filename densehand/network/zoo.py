@@ -203,6 +203,14 @@ def load_card(name: str, folder: str | os.PathLike[str] | None = None) -> ModelC
     return _read_card(path, name)
 
 
+def amend_card(weights: Path, **entries: Any) -> None:
+    """Put entries (`accuracy`, `calibration`) into the card beside a weights file, the rest as it is."""
+    card = weights.with_suffix(".json")
+    record = json.loads(card.read_bytes()) | entries
+    ModelCard(**record)  # no other entries
+    write_bytes(card, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+
+
 def _read_card(path: Path, name: str) -> ModelCard:
     if not path.is_file():
         raise WeightsError(

@@ -1,0 +1,67 @@
+"""Fit what the score of a detected hand takes off the sum of both log-odds (densehand/selection.py).
+
+    python tools/fit_score.py --data FOLDER [--detector FILE] [--model dhpe-lite]
+
+Runs detector and network on the held-back photos of tools/measure_end_to_end.py, never on its fixtures, and fits a
+logistic regression of "this detection is a hand" on the sum of their log-odds. Prints the figures; READILY is for the
+hand of whoever releases new weights, for it decides what is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure_end_to_end import Found, judge, measuring_sets
+
+from densehand.camera import Crop
+from densehand.crops import log_odds
+from densehand.detect.calibrate import fit_logistic
+from densehand.detect.detector import Detector
+from densehand.photo import Photo
+from densehand.pipeline import HandEstimator
+
+LOWEST = 0.08  # detector's score from which on detections count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with photos/ and backgrounds/")
+    parser.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
+    parser.add_argument("--detector", type=Path, help="a detector's .safetensors file; default: the packaged one")
+    parser.add_argument("--count", type=int, default=100, help="most pictures of a set")
+    options = parser.parse_args()
+    detector = Detector.load("cpu", threshold=LOWEST, path=options.detector)
+    estimator = HandEstimator(options.model, detector, "cpu", refine="off")
+    both: list[tuple[float, float]] = []
+    hits: list[bool] = []
+    with torch.no_grad():
+        for cases in measuring_sets(options.data, None, options.count).values():
+            for case in cases:
+                found = detector(case.image)
+                crops = [(0, Crop.from_box(np.asarray(d.box, np.float32))) for d in found]
+                answers = estimator.crops.run([Photo(case.image)], crops) if crops else []
+                outputs = [
+                    Found(crop.to_image(answer.keypoints), "right")
+                    for (_, crop), answer in zip(crops, answers, strict=True)
+                ]
+                verdict = judge(case, outputs)
+                hand = {output for _, output in verdict.pairs}
+                for output, (detection, answer) in enumerate(zip(found, answers, strict=True)):
+                    if output in hand or output in verdict.false_alarms:
+                        both.append((log_odds(detection.score), estimator.hand_log_odds(answer)))
+                        hits.append(output in hand)
+    odds, truth = np.array(both), np.array(hits)
+    scale, bias = fit_logistic(odds.sum(1), truth)
+    print(f"{len(truth)} detections, {int((~truth).sum())} of them no hands")
+    print(f"log-odds of a hand = {scale:.2f} · (sum − {-bias / scale:.2f})")
+    for name, score in (("sum", odds.sum(1)), ("detector alone", odds[:, 0]), ("network alone", odds[:, 1])):
+        counts = ((r, (score[~truth] >= np.quantile(score[truth], 1 - r)).sum()) for r in (0.95, 0.98, 0.99))
+        rates = (f"{count} at recall {recall}" for recall, count in counts)
+        print(f"{name}: false alarms {', '.join(rates)}")
+
+
+if __name__ == "__main__":
+    main()
