@@ -68,7 +68,7 @@ right, the detector 79.7 %, their sum 96.1 %, the sum with this share 98.0 %."""
 LEAST = 1e-12
 """Probabilities are cut here and at 1 − LEAST, so that their log-odds are finite."""
 
-SAME_BOX = 0.8
+SAME_BOX = 0.7
 """A detected box that overlaps the box of the keypoints found in it by less (IoU) is replaced by that box …"""
 
 MOST_LOOKS = 2
