@@ -53,3 +53,6 @@ densehand train "${common[@]}" --out "$runs/lite-9" --start "$runs/lite-8.safete
 python tools/self_label.py --photos "$photos" --model "$runs/lite-8.safetensors" --out "$runs/fits-1.npz"
 densehand train "${common[@]}" --fits "$runs/fits-1.npz" --out "$runs/lite-10" \
     --start "$runs/lite-9/weights.safetensors" --size 160 --steps 2300 --lr 8e-4 --wide-crops --seed 31 "${more[@]}"
+# 11. As in 8.
+python tools/average_weights.py "$runs/lite-8.safetensors" "$runs/lite-10/weights.safetensors" --shares 1 3 \
+    --out "$runs/lite-11.safetensors"
