@@ -20,9 +20,9 @@ MIN_DOUBTFUL = 0.5
 """The same for weak detections and the whole picture, most of which are no hands."""
 
 READILY = 5.5
-"""Log-odds. `tools/fit_score.py` fits 0.93 · (sum - 6.4) on 609 detections in held-back photos, 143 of them no hands; with
-6.4 close hands are missed that 5.5 finds, so 5.5 it is. Raw log-odds: the network's calibration is fitted on other
-pictures than what a detector takes for a hand."""
+"""Log-odds. `tools/fit_score.py` fits 0.93 · (sum - 6.4) on 609 detections in held-back photos, 143 of them no hands;
+with 6.4 close hands are missed that 5.5 finds, so 5.5 it is. Raw log-odds: the network's calibration is fitted on
+other pictures than what a detector takes for a hand."""
 
 SAME_HAND = 0.5
 """Two detected hands are one if this share of the smaller one's outline (its keypoints' hull) lies in the other's.
