@@ -296,7 +296,9 @@ class HandEstimator:
 
     def _score(self, job: _Job, answer: CropAnswer) -> float:
         """How surely a hand is there; of given boxes what the network says alone."""
-        return answer.present if job.score is None else combined_score(self.hand_log_odds(answer), job.score)
+        if job.score is None:
+            return answer.present
+        return combined_score(self.hand_log_odds(answer), job.score, float(answer.weight.mean()))
 
     def hand_log_odds(self, answer: CropAnswer) -> float:
         """The network's raw log-odds of a hand, before its calibration."""

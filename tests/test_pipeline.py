@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import densehand
 from densehand.camera import Crop, crop_image, project_pinhole
-from densehand.crops import CropReader
+from densehand.crops import CropReader, log_odds
 from densehand.detect import Detection, Detector
 from densehand.detect.boxes import Candidates
 from densehand.errors import DensehandError, InputError
@@ -23,7 +23,7 @@ from densehand.photo import HandBox, Photo, check_box
 from densehand.pipeline import DETECTORS_SIDE, HandEstimator
 from densehand.render import silhouette
 from densehand.result import Hand
-from densehand.selection import FAR_HAND, READILY, SAME_HAND, same_hand, select_hands
+from densehand.selection import FAR_HAND, READILY, SAME_HAND, SEEN, same_hand, select_hands
 
 BOX = (60.0, 40.0, 150.0, 160.0)
 
@@ -237,18 +237,20 @@ def test_given_side_overrules_the_detector(network, image, monkeypatch):
 
 
 @pytest.mark.parametrize(("scale", "bias"), [(1.0, 0.0), (2.0, -1.5)])
-def test_score_adds_the_raw_log_odds_of_network_and_detector(network, image, monkeypatch, scale, bias):
+def test_score_adds_the_raw_log_odds_of_network_detector_and_keypoints(network, image, monkeypatch, scale, bias):
     """Raw: the network's calibration changes the score of a given box, not of a detected one."""
     monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
     pixels = torch.from_numpy(crop_image(image, Crop.from_box(BOX), 224)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        raw = float(network(pixels).hand_logit)
+        estimate = network(pixels)
+        raw, seen = float(estimate.hand_logit), float(estimate.keypoint_confidence.mean())
     monkeypatch.setattr(network, "calibration", Calibration(hand_scale=scale, hand_bias=bias))
     given = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])[0].score
     assert given == pytest.approx(probability(scale * raw + bias), abs=1e-4)
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
     (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
-    assert hand.score == pytest.approx(probability(raw + math.log(9) - READILY), rel=1e-3)
+    whole = raw + math.log(9) + SEEN * log_odds(seen)
+    assert hand.score == pytest.approx(probability(whole - READILY), rel=1e-3)
 
 
 PLACES = [(20.0, 20.0, 70.0, 80.0), (90.0, 30.0, 140.0, 90.0), (160.0, 100.0, 230.0, 180.0), (30.0, 110.0, 90.0, 190.0)]
@@ -268,7 +270,10 @@ def rounds_of(monkeypatch, network, image, scores, hands):
         looked.append(names)
         answers = original(self, photos, crops, *rest)
         sure = [1 - 1e-4 if name in hands else 1e-4 for name in names]
-        return [dataclasses.replace(answer, present=p) for answer, p in zip(answers, sure, strict=True)]
+        return [
+            dataclasses.replace(answer, present=p, weight=np.full(21, 0.5))  # of keypoints as likely as not: no witness
+            for answer, p in zip(answers, sure, strict=True)
+        ]
 
     monkeypatch.setattr(CropReader, "run", run)
     found = [Detection(np.array(p), "right", 0.9, s) for p, s in zip(PLACES, scores, strict=False)]

@@ -1,10 +1,10 @@
-"""Fit what the score of a detected hand takes off the sum of both log-odds (densehand/selection.py).
+"""Fit what the score of a detected hand takes off the sum of its log-odds (densehand/selection.py).
 
     python tools/fit_score.py --data FOLDER [--detector FILE] [--model dhpe-lite]
 
 Runs detector and network on the held-back photos of tools/measure_end_to_end.py, never on its fixtures, and fits a
-logistic regression of "this detection is a hand" on the sum of their log-odds. Prints the figures; READILY is for the
-hand of whoever releases new weights, for it decides what is reported.
+logistic regression of "this detection is a hand" on the sum (`selection.witnesses`). Prints the figures; READILY
+itself is set by whoever releases new weights, for it decides what is reported.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from densehand.detect.calibrate import fit_logistic
 from densehand.detect.detector import Detector
 from densehand.photo import Photo
 from densehand.pipeline import HandEstimator
+from densehand.selection import witnesses
 
 LOWEST = 0.08  # detector's score from which on detections count
 
@@ -35,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     detector = Detector.load("cpu", threshold=LOWEST, path=options.detector)
     estimator = HandEstimator(options.model, detector, "cpu", refine="off")
-    both: list[tuple[float, float]] = []
+    rows: list[tuple[float, float, float]] = []
     hits: list[bool] = []
     with torch.no_grad():
         for cases in measuring_sets(options.data, None, options.count).values():
@@ -51,13 +52,14 @@ def main() -> None:
                 hand = {output for _, output in verdict.pairs}
                 for output, (detection, answer) in enumerate(zip(found, answers, strict=True)):
                     if output in hand or output in verdict.false_alarms:
-                        both.append((log_odds(detection.score), estimator.hand_log_odds(answer)))
+                        present, seen = estimator.hand_log_odds(answer), float(answer.weight.mean())
+                        rows.append((log_odds(detection.score), present, witnesses(present, detection.score, seen)))
                         hits.append(output in hand)
-    odds, truth = np.array(both), np.array(hits)
-    scale, bias = fit_logistic(odds.sum(1), truth)
+    odds, truth = np.array(rows), np.array(hits)
+    scale, bias = fit_logistic(odds[:, 2], truth)
     print(f"{len(truth)} detections, {int((~truth).sum())} of them no hands")
     print(f"log-odds of a hand = {scale:.2f} · (sum − {-bias / scale:.2f})")
-    for name, score in (("sum", odds.sum(1)), ("detector alone", odds[:, 0]), ("network alone", odds[:, 1])):
+    for name, score in (("sum", odds[:, 2]), ("detector alone", odds[:, 0]), ("network alone", odds[:, 1])):
         counts = ((r, (score[~truth] >= np.quantile(score[truth], 1 - r)).sum()) for r in (0.95, 0.98, 0.99))
         rates = (f"{count} at recall {recall}" for recall, count in counts)
         print(f"{name}: false alarms {', '.join(rates)}")
