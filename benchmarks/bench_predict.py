@@ -9,6 +9,7 @@ interpreter. Each figure is the median over `--repeat` calls after three to warm
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import subprocess
@@ -74,6 +75,12 @@ def ours(paths: list[str], repeat: int) -> dict[str, float]:
                 figures[f"{name}, one {side}-px crop"] = milliseconds(lambda n=network, c=crop: n(c), repeat)
     estimator = HandEstimator("dhpe-lite", device="cpu")
     figures["dhpe-lite, photo to meshes"] = milliseconds(lambda: [estimator(p) for p in photos], repeat) / len(photos)
+    detector.net.engine = None  # the same without ONNX Runtime
+    with torch.inference_mode():
+        alone = copy.deepcopy(estimator.network)
+        crop = torch.rand(1, 3, alone.config.input_size, alone.config.input_size)
+        figures["detector in torch"] = milliseconds(lambda: [detector(p) for p in photos], repeat) / len(photos)
+        figures["dhpe-lite in torch, one crop"] = milliseconds(lambda: alone(crop), repeat)
     return figures
 
 

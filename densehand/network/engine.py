@@ -1,4 +1,4 @@
-"""The convolutions on CPUs by ONNX Runtime, twice as fast as torch's operations one by one.
+"""The convolutions on CPUs by ONNX Runtime, faster than torch's operations one by one.
 
 The package holds graphs without weights (``graphs/*.onnx``, written by ``tools/export_graphs.py``); the weights are
 those of a torch module whose batch norms are folded in, handed over by name. Where ONNX Runtime is missing, the
