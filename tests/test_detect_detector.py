@@ -246,6 +246,10 @@ def test_platt_scaling_recovers_the_truth():
     assert scale == pytest.approx(1.7, abs=0.1) and bias == pytest.approx(0.6, abs=0.1)
     unbiased, none = fit_logistic(logit, random.uniform(size=20000) < 1 / (1 + np.exp(-0.5 * logit)), with_bias=False)
     assert unbiased == pytest.approx(0.5, abs=0.05) and none == 0
+    for shift in (-6.0, 8.0):  # far from the start, where a whole Newton step leads too far
+        wide = random.uniform(-12, 20, 4000)
+        truth = random.uniform(size=4000) < 1 / (1 + np.exp(-1.5 * (wide + shift)))
+        assert fit_logistic(wide, truth, ridge=0.0) == pytest.approx((1.5, 1.5 * shift), rel=0.15)
     assert fit_logistic(np.zeros(0), np.zeros(0, bool)) == (1.0, 0.0)
     assert np.isfinite(fit_logistic(np.array([-3.0, 3.0]), np.array([False, True]))).all()
 

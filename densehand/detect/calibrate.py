@@ -35,12 +35,19 @@ def fit_logistic(
     inputs = np.stack([logit, np.ones_like(logit)], 1)[:, : 2 if with_bias else 1]
     start = np.array([1.0, 0.0])[: inputs.shape[1]]
     weights = start.copy()
+
+    def cost(w: NDArray[np.float64]) -> float:
+        odds = inputs @ w
+        return float((np.logaddexp(0, odds) - truth * odds).mean() + 0.5 * ridge * ((w - start) ** 2).sum())
+
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(inputs @ weights, -30, 30)))
         gradient = inputs.T @ (p - truth) / len(logit) + ridge * (weights - start)
         hessian = (inputs * (p * (1 - p))[:, None]).T @ inputs / len(logit) + ridge * np.eye(len(weights))
-        step = np.linalg.solve(hessian, gradient)
-        weights = weights - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-9))
+        step, before = np.linalg.solve(hessian, gradient), cost(weights)
+        while cost(weights - step) > before and np.abs(step).max() > 1e-9:  # Newton's step may lead too far
+            step = step / 2
+        weights = weights - step
     return float(weights[0]), float(weights[1]) if with_bias else 0.0
 
 
