@@ -69,7 +69,8 @@ class CropAnswer:
     meshes: Meshes  # of the batch it was read in …
     row: int  # … and its place there
     right: float  # log-odds of a right hand in the photo
-    present: float  # probability of a hand
+    hand: float  # the network's raw log-odds of a hand …
+    present: float  # … and the probability of one (`network.calibration`)
     refinement: Refinement | None = None  # lengths in crop units
 
     @property
@@ -177,6 +178,7 @@ class CropReader:
                 weight=columns["confidence"][k],
                 **mesh,
                 right=float(np.clip(calibration.side(columns["side"][k]), -CERTAIN, CERTAIN)) * (-1 if flipped else 1),
+                hand=float(columns["hand"][k]),
                 present=probability(calibration.hand(float(columns["hand"][k]))),
             )
             for k, (flipped, mesh) in enumerate(zip(mirrored, meshes, strict=True))

@@ -65,9 +65,6 @@ DETECTORS_SIDE = 0.25
 """What the detector's log-odds of a right hand count. Of 256 held-back hands the network alone has 98.4 % of the sides
 right, the detector 79.7 %, their sum 96.1 %, the sum with this share 98.0 %."""
 
-LEAST = 1e-12
-"""Probabilities are cut here and at 1 − LEAST, so that their log-odds are finite."""
-
 SAME_BOX = 0.7
 """A detected box that overlaps the box of the keypoints found in it by less (IoU) is replaced by that box …"""
 
@@ -298,13 +295,7 @@ class HandEstimator:
         """How surely a hand is there; of given boxes what the network says alone."""
         if job.score is None:
             return answer.present
-        return combined_score(self.hand_log_odds(answer), job.score, float(answer.weight.mean()))
-
-    def hand_log_odds(self, answer: CropAnswer) -> float:
-        """The network's raw log-odds of a hand, before its calibration."""
-        p = min(max(answer.present, LEAST), 1 - LEAST)
-        known = self.network.calibration
-        return (math.log(p / (1 - p)) - known.hand_bias) / known.hand_scale
+        return combined_score(answer.hand, job.score, float(answer.weight.mean()))
 
     def _hand(self, photo: Photo, job: _Job, chosen: tuple[Crop, CropAnswer, float]) -> Hand:
         """Crop units → the full photo and the camera."""

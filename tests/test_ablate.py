@@ -14,10 +14,11 @@ from PIL import Image
 
 from densehand.ablation import ROW_NAMES
 from densehand.ablation.data import PoolStream, kept, rendered
-from densehand.ablation.figure import Line, Panel, draw, mean_curve, panels, ticks
+from densehand.ablation.figure import mean_curve, panels
 from densehand.ablation.measure import TestHands, aligned_errors, measure, scaled_errors
 from densehand.ablation.rows import ROWS, full_weights, load_state, state_of, without_refiner
 from densehand.ablation.table import cell, csv_rows, text
+from densehand.charts import Line, Panel, draw, ticks
 from densehand.cli import run as command
 from densehand.data.records import Records
 from densehand.errors import InputError

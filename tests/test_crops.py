@@ -18,7 +18,14 @@ def hand() -> HandModel:
 
 def answers(reader: CropReader, h: torch.Tensor, skeleton: torch.Tensor | None) -> list[CropAnswer]:
     nothing = np.zeros((21, 2), np.float32)
-    rest = {"keypoints": nothing, "confidence": nothing[:, 0], "weight": nothing[:, 0], "right": 0.0, "present": 1.0}
+    rest = {
+        "keypoints": nothing,
+        "confidence": nothing[:, 0],
+        "weight": nothing[:, 0],
+        "right": 0.0,
+        "hand": 9.0,
+        "present": 1.0,
+    }
     return [CropAnswer(**row, **rest) for row in reader._meshes(h, skeleton)]
 
 

@@ -52,7 +52,7 @@ def main() -> None:
                 hand = {output for _, output in verdict.pairs}
                 for output, (detection, answer) in enumerate(zip(found, answers, strict=True)):
                     if output in hand or output in verdict.false_alarms:
-                        present, seen = estimator.hand_log_odds(answer), float(answer.weight.mean())
+                        present, seen = answer.hand, float(answer.weight.mean())
                         rows.append((log_odds(detection.score), present, witnesses(present, detection.score, seen)))
                         hits.append(output in hand)
     odds, truth = np.array(rows), np.array(hits)

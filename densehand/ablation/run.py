@@ -85,7 +85,7 @@ def row_config(options: Options, row: Row, seed: int, start: str, out: Path, dev
         model=options.model, start=start, out=str(out), size=options.size, batch=options.batch, steps=options.steps,
         lr=options.lr, warmup=max(1, options.steps // 15), final_lr=0.02, ema=0.97, photo_share=0.0, negative_share=0.0,
         mask_terms_share=0.25, seed=seed, checkpoint_every=max(1, options.steps // 4), threads=threads, device=device,
-        weights=weights, augmentation=UPRIGHT,
+        freeze_early=options.freeze_early, weights=weights, augmentation=UPRIGHT,
     )  # fmt: skip
 
 
@@ -171,7 +171,6 @@ class Ablation:
             load_packaged_trunk(network)
         if not row.refiner:
             take_refiner_out(network)
-        network.evidence.trunk.freeze_early(self.options.freeze_early)
         return Training(network, PoolStream(config, self.hand, self.sources(pool)), config)
 
     def start(self) -> str:

@@ -159,7 +159,7 @@ class Measurement:
         config = TrainConfig(
             size=options.size, batch=options.batch, steps=options.steps, lr=options.lr,
             warmup=max(1, options.steps // 10), final_lr=0.05, ema=0.0, photo_share=0.0, negative_share=0.0,
-            freeze_batchnorm=True, freeze_early=True, seed=seed, checkpoint_every=options.steps + 1, device="cpu",
+            freeze_batchnorm=True, seed=seed, checkpoint_every=options.steps + 1, device="cpu",
         )  # fmt: skip
         # larger than needed, as in training: pictures are cut anew, turned, each time they are used
         side = round(options.size * 1.25 / 32) * 32

@@ -109,8 +109,9 @@ def _write(
     """Table on stdout and, where asked for, as CSV rows; the curves as a picture."""
     from dataclasses import asdict
 
-    from densehand.ablation.figure import draw, panels
+    from densehand.ablation.figure import panels
     from densehand.ablation.table import csv_rows, text
+    from densehand.charts import draw
     from densehand.evaluate import append_rows
     from densehand.files import write_bytes
 

@@ -14,7 +14,7 @@ from densehand.detect.calibrate import fit_logistic
 from densehand.errors import InputError
 from densehand.evaluation.scores import SEED, Looks
 from densehand.metrics import auroc, brier_score, expected_calibration_error, false_alarms, reliability
-from densehand.network.calibration import Calibration, logit
+from densehand.network.calibration import Calibration, logit, sigmoid
 
 FOLDS = 5
 CURVE_BINS = 10
@@ -164,8 +164,3 @@ def panels(hands: Mapping[str, Looks], empty: Mapping[str, Looks]) -> list[Panel
             lines.append(Line(name, colour, found.score.tolist(), found.share.tolist()))
         result.append(Panel(title, "score", "share true", lines, top=1.0))
     return result
-
-
-def sigmoid(odds: Any) -> Any:
-    """Probability of log-odds."""
-    return 1 / (1 + np.exp(-np.clip(odds, -60, 60)))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_BOX_ROUNDS = 4  # times a step is found anew after entries came to lie on their bounds
+BOX_ROUNDS = 4  # times a step is found anew after entries came to lie on their bounds
 
 
 class Local(NamedTuple):
@@ -83,7 +83,7 @@ def _step(
     matrix = here.curvature + torch.diag_embed(damping[:, None] * (diagonal + floor))
     fixed = ((down >= 0) & (here.gradient > 0)) | ((up <= 0) & (here.gradient < 0))
     step = torch.zeros_like(here.gradient)
-    for _ in range(_BOX_ROUNDS):
+    for _ in range(BOX_ROUNDS):
         free = (~fixed).to(step)
         target = -(here.gradient + (matrix @ (step * (1 - free))[..., None])[..., 0]) * free
         reduced = matrix * free[:, :, None] * free[:, None] + torch.diag_embed(1 - free)

@@ -46,8 +46,7 @@ class Calibration:
         """Probabilities from the network's raw confidence, of its type and shape."""
         if (self.keypoint_scale, self.keypoint_bias) == (1.0, 0.0):
             return confidence
-        odds = self.keypoint_scale * logit(confidence) + self.keypoint_bias
-        return (1 / (1 + np.exp(-odds))).astype(confidence.dtype)
+        return sigmoid(self.keypoint_scale * logit(confidence) + self.keypoint_bias).astype(confidence.dtype)
 
     def hand(self, log_odds: float) -> float:
         """Log-odds of a hand."""
@@ -73,3 +72,8 @@ def logit(probability: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     """Log-odds in float64, cut at those of `LEAST`."""
     p = np.clip(np.asarray(probability, np.float64), LEAST, 1 - LEAST)
     return np.log(p) - np.log1p(-p)
+
+
+def sigmoid(odds: Any) -> Any:
+    """Probability of log-odds, of their shape."""
+    return 1 / (1 + np.exp(-np.clip(odds, -60, 60)))

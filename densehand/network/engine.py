@@ -60,10 +60,10 @@ class GraphEngine:
         arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(v.float().contiguous().numpy()) for v in state.values()]
         options.add_external_initializers(list(state), arrays)
         try:
-            self.session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self.runner: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own classes, all of them straight from Exception
             raise ValueError(f"{name}: the weights do not fit the packaged graph ({error})") from error
-        self.size = self.session.get_inputs()[0].shape[-1]
+        self.size = self.runner.get_inputs()[0].shape[-1]
 
     def takes(self, images: Tensor) -> bool:
         """Whether these pictures can be run here: float32 on the CPU, without gradients, of the graph's size."""
@@ -78,7 +78,7 @@ class GraphEngine:
         """A copied network may be given other weights: it goes without an engine."""
 
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        outputs = self.session.run(None, {"images": images.contiguous().numpy()})
+        outputs = self.runner.run(None, {"images": images.contiguous().numpy()})
         return [torch.from_numpy(output) for output in outputs]
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TURN
-from densehand.hand.levenberg import _BOX_ROUNDS
+from densehand.hand.levenberg import BOX_ROUNDS
 from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters, decode, encode
 from densehand.refine.prior import HELD, STATE, load_precision
@@ -166,7 +166,7 @@ def _step(
     matrix = curvature + np.diag(damping * (diagonal + 1e-5 * max(diagonal.max(), 1e-12)))
     fixed = ((down >= 0) & (gradient > 0)) | ((up <= 0) & (gradient < 0))
     step = np.zeros_like(gradient)
-    for _ in range(_BOX_ROUNDS):
+    for _ in range(BOX_ROUNDS):
         free = np.flatnonzero(~fixed)
         rows = matrix[free]
         try:
