@@ -31,7 +31,7 @@ import torch
 
 from densehand.detect.boxes import intersections
 from densehand.detect.compose import tight_box
-from densehand.detect.data import Picture, read_backgrounds, read_crops, read_frames
+from densehand.detect.data import Picture, hand_free_part, read_backgrounds, read_crops, read_frames
 from densehand.detect.detector import Detector
 from densehand.errors import DependencyError
 from densehand.evaluate import append_rows
@@ -43,7 +43,6 @@ from densehand.pipeline import PROPOSED, HandEstimator
 from densehand.revision import commit
 
 INSIDE = 0.7  # an output that lies in an answered hand's box by this share of its own area is on that hand
-LEAST_PART = 96  # px of the shorter side of a hand-free part of a frame
 
 
 @dataclass(frozen=True)
@@ -181,21 +180,10 @@ def cut(picture: Picture, margin: float) -> Case:
 
 
 def without_hands(picture: Picture) -> Case | None:
-    """The largest strip of a frame beside all that is or may be a hand (boxes grown by a third); None: too narrow."""
-    image = picture.decode()
-    boxes = [*[tight_box(hand.keypoints) for hand in picture.hands], *picture.ignore]
-    if not boxes:
-        return None
-    taken = np.array(boxes)
-    grow = (taken[:, 2:] - taken[:, :2]).max(axis=1).max() / 3
-    (x0, y0), (x1, y1) = taken[:, :2].min(axis=0) - grow, taken[:, 2:].max(axis=0) + grow
-    height, width = image.shape[:2]
-    strips = [(0, 0, x0, height), (x1, 0, width, height), (0, 0, width, y0), (0, y1, width, height)]
-    a, b, c, d = (int(v) for v in max(strips, key=lambda s: max(s[2] - s[0], 0) * max(s[3] - s[1], 0)))
-    if min(c - a, d - b) < LEAST_PART:
-        return None
+    """A part of a frame that shows no hand; None: there is none."""
+    part = hand_free_part(picture)
     nothing = np.zeros((0, 4), np.float32)
-    return Case(np.ascontiguousarray(image[b:d, a:c]), np.zeros((0, 21, 2), np.float32), np.zeros(0, bool), nothing)
+    return None if part is None else Case(part, np.zeros((0, 21, 2), np.float32), np.zeros(0, bool), nothing)
 
 
 def fixtures(folder: Path) -> list[Case]:

@@ -159,6 +159,23 @@ def read_backgrounds(folder: str | Path, held_back: bool) -> list[Picture]:
     return pictures
 
 
+def hand_free_part(picture: Picture, least: int = 96) -> Pixels | None:
+    """The largest strip of a frame beside all that is or may be a hand (boxes grown by a third of the largest).
+
+    None where no hand is labelled or the strip's shorter side is under `least` px.
+    """
+    tight = [np.r_[hand.keypoints.min(0), hand.keypoints.max(0)] for hand in picture.hands]
+    if not tight and not picture.ignore:
+        return None
+    image, taken = picture.decode(), np.array([*tight, *picture.ignore])
+    grow = (taken[:, 2:] - taken[:, :2]).max() / 3
+    (x0, y0), (x1, y1) = taken[:, :2].min(axis=0) - grow, taken[:, 2:].max(axis=0) + grow
+    height, width = image.shape[:2]
+    strips = [(0, 0, x0, height), (x1, 0, width, height), (0, 0, width, y0), (0, y1, width, height)]
+    a, b, c, d = (int(v) for v in max(strips, key=lambda s: max(s[2] - s[0], 0) * max(s[3] - s[1], 0)))
+    return np.ascontiguousarray(image[b:d, a:c]) if min(c - a, d - b) >= least else None
+
+
 def visible_rectangle(image: Pixels, dark: int = 10) -> tuple[int, int, int, int]:
     """(x0, y0, x1, y1) of a crop without the black bars it has where it reached over its photo's border."""
     step = max(image.shape[0] // 64, 1)
