@@ -17,7 +17,10 @@ from jaxtyping import Float
 from densehand.camera import Crop, crop_image
 from densehand.errors import WeightsError
 from densehand.hand import HandModel
+from densehand.hand.numpy_skin import mesh_of
+from densehand.network.engine import to_batch
 from densehand.network.mesh import MeshParameters, decode
+from densehand.network.single import FEW
 from densehand.network.zoo import load_model
 from densehand.photo import Photo
 from densehand.refine.modes import FAST, PAPER
@@ -42,8 +45,14 @@ class Meshes:
     @cached_property
     def arrays(self) -> tuple[Float[np.ndarray, "b V 3"], Float[np.ndarray, "b 21 3"]]:
         """Vertices and joints, metres."""
+        pose, shape, rotation = self.parameters[:3]
+        if pose.device.type == "cpu" and len(pose) <= FEW:
+            mesh_of_one, columns = mesh_of(self.hand), (pose.numpy(), shape.numpy(), rotation.numpy())
+            rows = [mesh_of_one(self.hand, *row) for row in zip(*columns, strict=True)]
+            vertices, joints = zip(*rows, strict=True)
+            return np.stack(vertices), np.stack(joints).astype(np.float32)
         with torch.no_grad():
-            mesh = self.hand(self.parameters.pose, self.parameters.shape, self.parameters.rotation)
+            mesh = self.hand(pose, shape, rotation)
         return mesh.vertices.float().cpu().numpy(), mesh.joints.float().cpu().numpy()
 
     @cached_property
@@ -100,7 +109,7 @@ class CropReader:
         for start in range(0, len(crops), self.batch):
             part = crops[start : start + self.batch]
             pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in part])
-            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+            images = to_batch(pixels, self.device)
             estimate = self.network(images)
             refined = self._refined(images, estimate, refine)
             read = self._read(estimate, refined, [crop.mirrored for _, crop in part])

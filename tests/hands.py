@@ -8,6 +8,7 @@ import torch
 
 from densehand.camera import default_focal, weak_to_pinhole
 from densehand.hand import HandModel
+from densehand.hand.keypoints import KEYPOINT_SOURCE
 from densehand.result import Hand, posed_mesh
 
 
@@ -55,3 +56,31 @@ def make_hand(
         vertices=vertices,
         faces=faces,
     )
+
+
+def tiny_hand(with_pose_dirs: bool = True, vertices: int = 40) -> dict[str, np.ndarray]:
+    """A random hand of a few vertices in the model's file layout: for tests that need pose correctives or speed."""
+    rng = np.random.default_rng(1)
+    weights = rng.random((vertices, 16)) ** 4
+    selector = np.zeros((5, vertices))
+    selector[range(5), [3, 9, 14, 21, 30]] = 0.5
+    selector[range(5), [4, 10, 15, 22, 31]] = 0.5  # a tip may be a mean of vertices
+    regressor = rng.random((16, vertices))
+    order = np.zeros((21, 21))
+    order[range(21), KEYPOINT_SOURCE] = 1
+    arrays = {
+        "template": rng.normal(size=(vertices, 3)) * 0.05,
+        "shape_dirs": rng.normal(size=(vertices, 3, 10)) * 0.005,
+        "weights": weights / weights.sum(1, keepdims=True),
+        "faces": rng.integers(0, vertices, (50, 3)),
+        "joint_regressor": regressor / regressor.sum(1, keepdims=True),
+        "tip_selector": selector,
+        "keypoint_order": order,
+        "mean_pose": np.zeros(45),
+        "joint_axes": np.tile(np.eye(3), (15, 1, 1)),
+        "limits_lower": np.full((15, 3), -1.0),
+        "limits_upper": np.full((15, 3), 1.0),
+    }
+    if with_pose_dirs:
+        arrays["pose_dirs"] = rng.normal(size=(vertices, 3, 135)) * 0.002
+    return arrays

@@ -9,6 +9,7 @@ import torch
 from densehand.crops import CropAnswer, CropReader
 from densehand.hand import HandModel
 from densehand.network.mesh import NUM_PARAMETERS, decode, skeleton_in_crop
+from densehand.network.single import FEW
 
 
 @pytest.fixture
@@ -38,20 +39,35 @@ def made(hand: HandModel) -> list[int]:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_meshes_are_made_once_and_when_asked_for(hand: HandModel, known: bool) -> None:
-    h = 0.2 * torch.randn(3, NUM_PARAMETERS, generator=torch.Generator().manual_seed(0))
+    many = FEW + 1  # few are made without torch
+    h = 0.2 * torch.randn(many, NUM_PARAMETERS, generator=torch.Generator().manual_seed(0))
     parameters = decode(h)
     expected = hand(parameters.pose, parameters.shape, parameters.rotation)
     sizes = made(hand)
-    reader = CropReader(SimpleNamespace(hand=hand), hand, torch.device("cpu"), 4)  # type: ignore[arg-type]
+    reader = CropReader(SimpleNamespace(hand=hand), hand, torch.device("cpu"), many)  # type: ignore[arg-type]
     found = answers(reader, h, skeleton_in_crop(hand, h) if known else None)
     for k, answer in enumerate(found):
         np.testing.assert_allclose(answer.projected, skeleton_in_crop(hand, h)[k, :, :2], atol=1e-5)
         np.testing.assert_array_equal(answer.code, h[k])
-    assert sizes == ([] if known else [3]), "a known skeleton says where the hand is"
+    assert sizes == ([] if known else [many]), "a known skeleton says where the hand is"
     for k, answer in enumerate(found):
         np.testing.assert_allclose(answer.vertices, expected.vertices[k], atol=1e-6)
         np.testing.assert_allclose(answer.joints, expected.joints[k], atol=1e-6)
-    assert sizes == [3]
+    assert sizes == [many]
+
+
+def test_meshes_of_few_hands_are_the_same(hand: HandModel) -> None:
+    h = 0.2 * torch.randn(FEW, NUM_PARAMETERS, generator=torch.Generator().manual_seed(0))
+    parameters = decode(h)
+    expected = hand(parameters.pose, parameters.shape, parameters.rotation)
+    sizes = made(hand)
+    reader = CropReader(SimpleNamespace(hand=hand), hand, torch.device("cpu"), FEW)  # type: ignore[arg-type]
+    for k, answer in enumerate(answers(reader, h, None)):
+        np.testing.assert_allclose(answer.projected, skeleton_in_crop(hand, h)[k, :, :2], atol=1e-5)
+        np.testing.assert_allclose(answer.vertices, expected.vertices[k], atol=1e-6)
+        np.testing.assert_allclose(answer.joints, expected.joints[k], atol=1e-6)
+        assert answer.vertices.dtype == answer.joints.dtype == np.float32
+    assert not sizes, "torch has no part in it"
 
 
 def test_another_hand_model_has_its_own_place_in_the_crop(hand: HandModel) -> None:

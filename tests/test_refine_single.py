@@ -7,15 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densehand.hand import numpy_rotations as rotations
 from densehand.hand.anatomy import clamp_pose, pose_to_anatomical, rotation_from_angles
 from densehand.hand.articulate import TURN, Articulation
 from densehand.hand.model import HandModel
+from densehand.hand.vector_skeleton import skeleton_of
 from densehand.network.mesh import NUM_PARAMETERS, POSE, skeleton_in_crop
-from densehand.refine import rotations
 from densehand.refine.fast import FastProblem, FastWeights, refine_fast, refine_together
 from densehand.refine.refined import Refined
 from densehand.refine.single import SingleProblem, refine_alone
-from densehand.refine.skeleton import skeleton_of
 
 SEEDS = st.integers(0, 2**31 - 1)
 

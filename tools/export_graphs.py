@@ -22,6 +22,28 @@ LARGE = 64  # numbers from which on an initialiser is a weight; smaller ones are
 OPSET = 17
 
 
+def fold_pads(graph: onnx.GraphProto) -> None:
+    """Let strided convolutions pad for themselves: nodes less, and no change of memory layout between two layers.
+
+    TensorFlow's "same" padding, which torch writes as a layer of its own (`network/backbone.py`), is kernel − stride
+    wherever the stride divides the map's side, and pictures come in multiples of 32.
+    """
+    for pad in [node for node in graph.node if node.op_type == "Pad"]:
+        (conv,) = (node for node in graph.node if pad.output[0] in node.input)
+        given = {a.name: list(a.ints) for a in conv.attribute}
+        if conv.op_type != "Conv" or any(given["pads"]) or given["strides"] != [2, 2]:
+            raise SystemExit(f"{pad.name}: not the padding of a strided convolution")
+        total = [kernel - 2 for kernel in given["kernel_shape"]]
+        pads = next(a for a in conv.attribute if a.name == "pads")
+        pads.ints[:] = [n // 2 for n in total] + [n - n // 2 for n in total]
+        conv.input[0] = pad.input[0]
+    wanted = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):  # sorted: whoever uses a node comes after it
+        if wanted.isdisjoint(node.output):
+            graph.node.remove(node)
+        wanted.update(node.input if not wanted.isdisjoint(node.output) else ())
+
+
 def graph_of(module: nn.Module, size: int, free: dict[int, str]) -> onnx.ModelProto:
     """The module's graph, its weights left out; `free`: the axes of the pictures whose lengths are open."""
     with torch.no_grad():
@@ -46,6 +68,7 @@ def graph_of(module: nn.Module, size: int, free: dict[int, str]) -> onnx.ModelPr
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value="weights")  # never read: the engine hands them over
+    fold_pads(graph.graph)
     left = [t.name for t in graph.graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
     large = [t.name for t in graph.graph.initializer if t.name in left and len(t.raw_data) > 4 * LARGE]
     if large:

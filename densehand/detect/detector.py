@@ -15,7 +15,7 @@ from densehand.detect.boxes import Candidates, peaks, suppress
 from densehand.detect.model import SIDE_MULTIPLE, DetectorNet, DetectorOutput
 from densehand.detect.weights import INPUT_SIZE, load_net
 from densehand.errors import InputError
-from densehand.network.engine import DetectorGraph, engine
+from densehand.network.engine import DetectorGraph, engine, to_batch
 from densehand.network.fuse import fuse_batch_norms
 from densehand.network.zoo import resolve_device
 
@@ -138,7 +138,7 @@ class Detector:
         for start in range(0, len(windows), WINDOW_BATCH):
             batch = windows[start : start + WINDOW_BATCH]
             pixels, scale = zip(*(self._letterbox(image, window) for window in batch), strict=True)
-            inputs = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
+            inputs = to_batch(np.stack(pixels), self.device)
             output = self.net(inputs)
             for window, (sx, sy), candidates in zip(batch, scale, peaks(output, self.threshold), strict=True):
                 boxes = candidates.boxes / np.array([sx, sy, sx, sy]) + np.array([window.x, window.y] * 2)

@@ -8,8 +8,9 @@ pictures are of another size than the graph's, or gradients are wanted, torch ru
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 GRAPHS = Path(__file__).parent / "graphs"
@@ -53,8 +54,8 @@ class GraphEngine:
         graph = (GRAPHS / f"{name}.onnx").read_bytes()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # threads that wait by spinning would take the cores from the torch operations between two calls
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # threads wait for each other by spinning within a call, but must not take the cores from what comes after it
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 4
         state = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
         arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(v.float().contiguous().numpy()) for v in state.values()]
@@ -80,6 +81,12 @@ class GraphEngine:
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         outputs = self.runner.run(None, {"images": images.contiguous().numpy()})
         return [torch.from_numpy(output) for output in outputs]
+
+
+def to_batch(pixels: UInt8[np.ndarray, "b h w 3"], device: torch.device | str) -> Float[Tensor, "b 3 h w"]:
+    """Pictures as networks take them, in [0, 1]; by numpy, as torch's threads would spin while the engine's work."""
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
+    return torch.from_numpy(planes / np.float32(255)).to(device)
 
 
 def evidence_engine(name: str, net: nn.Module) -> GraphEngine | None:

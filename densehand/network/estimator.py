@@ -12,6 +12,7 @@ from densehand.network.config import DHPEConfig
 from densehand.network.engine import GraphEngine
 from densehand.network.evidence import Evidence, EvidenceNet
 from densehand.network.mesh import MeshParameters, MeshRegressor, decode, place
+from densehand.network.single import SingleRegressor
 
 
 @dataclass
@@ -51,6 +52,7 @@ class DHPE(nn.Module):
         self.calibration = Calibration()  # of its card, where weights were loaded; `forward` gives raw scores
         self.evidence = EvidenceNet(config)
         self.engine: GraphEngine | None = None  # runs the evidence of pictures that it takes; `load_model` sets it
+        self.single: SingleRegressor | None = None  # regresses few hands on a CPU; `load_model` sets it
         width = self.evidence.trunk.width
         self.regressor = MeshRegressor(width, config.iterations, config.dropout)
         self.side_head = nn.Linear(width, 1)
@@ -68,7 +70,7 @@ class DHPE(nn.Module):
         self._check(images)
         evidence = self._see(images)
         with torch.autocast(images.device.type, enabled=False):  # radians and crop units need float32
-            keypoints, parameters, skeletons = self.regressor(self.hand, evidence.features, evidence.keypoints)
+            keypoints, parameters, skeletons = self._regress(evidence.features, evidence.keypoints)
             side_logit = self.side_head(evidence.features)[:, 0]
             hand_logit = self.hand_head(evidence.features)[:, 0]
         return Estimate(
@@ -90,6 +92,14 @@ class DHPE(nn.Module):
             return self.evidence(images)
         features, heatmaps, logits, mask, keypoints, confidence = self.engine(images)
         return Evidence(features, [logits], [mask], heatmaps, keypoints, confidence)
+
+    def _regress(
+        self, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        if self.single is None or self.training or not self.single.takes(features):
+            found: tuple[list[Tensor], list[Tensor], list[Tensor]] = self.regressor(self.hand, features, keypoints)
+            return found
+        return self.single(features, keypoints)
 
     def mesh(self, h: Estimate | Float[Tensor, "*b 63"]) -> tuple[Float[Tensor, "*b V 3"], Float[Tensor, "*b 21 3"]]:
         """Vertices and keypoints of h (of an estimate: its last h), both in crop units."""

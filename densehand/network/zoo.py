@@ -21,12 +21,14 @@ from torch import Tensor, nn
 
 from densehand.errors import InputError, WeightsError
 from densehand.files import write_bytes
+from densehand.hand.model import HandModel
 from densehand.network.calibration import Calibration
 from densehand.network.config import CONFIGS, DHPEConfig
 from densehand.network.engine import evidence_engine
 from densehand.network.estimator import DHPE
 from densehand.network.fuse import fuse_batch_norms
 from densehand.network.imagenet import load_imagenet_trunk
+from densehand.network.single import SingleRegressor
 
 MODELS: dict[str, DHPEConfig] = CONFIGS
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
@@ -296,4 +298,5 @@ def load_model(
     model = fuse_batch_norms(model).to(target)
     if target.type == "cpu":
         model.engine = evidence_engine(config.name, model.evidence)
+        model.single = SingleRegressor(model.regressor, model.hand) if isinstance(model.hand, HandModel) else None
     return model

@@ -17,11 +17,11 @@ from torch import Tensor
 from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TURN
 from densehand.hand.levenberg import BOX_ROUNDS
 from densehand.hand.model import HandModel
+from densehand.hand.numpy_rotations import angles, left_jacobian, matrices, matrix_of, quaternions, vectors
+from densehand.hand.vector_skeleton import Posed, skeleton_of
 from densehand.network.mesh import MeshParameters, decode, encode
 from densehand.refine.prior import HELD, STATE, load_precision
 from densehand.refine.refined import Refined
-from densehand.refine.rotations import angles, left_jacobian, matrices, quaternions, vectors
-from densehand.refine.skeleton import Posed, skeleton_of
 
 if TYPE_CHECKING:
     from densehand.refine.fast import FastWeights
@@ -91,7 +91,7 @@ class SingleProblem:
         self.confidence = np.where(usable, confidence, 0.0).clip(0, 1)
         self.keypoints = np.where(usable[:, None], keypoints, 0.0)
         pose, shape, rotation, scale, translation = (value[0].numpy() for value in decode(h))
-        self.base = _rotation(rotation)
+        self.base = matrix_of(rotation)
         self.start = np.zeros(STATE)
         self.start[ANGLES] = angles(pose.reshape(15, 3), self.skeleton.axes).ravel()
         self.start[SHAPE], self.start[LOG_SCALE], self.start[TRANSLATION] = shape, np.log(scale), translation
@@ -180,18 +180,6 @@ def _step(
             break
         fixed |= over
     return step if np.isfinite(step).all() else None
-
-
-def _rotation(quaternion: Float64[np.ndarray, "4"]) -> Float64[np.ndarray, "3 3"]:
-    """[w, x, y, z] of any norm > 0 → rotation matrix (`model.quaternion_to_matrix`)."""
-    w, x, y, z = quaternion / max(np.sqrt(quaternion @ quaternion), 1e-12)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
 
 
 def _lengths(gaps: Float64[np.ndarray, "21 2"]) -> Float64[np.ndarray, "21"]:

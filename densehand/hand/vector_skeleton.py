@@ -95,6 +95,17 @@ class VectorSkeleton:
         own[:, 1, 0], own[:, 1, 1], own[:, 1, 2] = cf * st + sf * sa * ct, cf * ct - sf * sa * st, -sf * ca
         own[:, 2, 0], own[:, 2, 1], own[:, 2, 2] = sf * st - cf * sa * ct, sf * ct + cf * sa * st, cf * ca
         local = self.axes_t @ own @ self.axes
+        points, vectors, turns = self.place(local, shape, turn, scale)
+        return Posed(points, vectors, turns, local, sine, cosine, scale)
+
+    def place(
+        self,
+        local: Float64[np.ndarray, "15 3 3"],
+        shape: Float64[np.ndarray, "10"],
+        turn: Float64[np.ndarray, "3 3"],
+        scale: float,
+    ) -> tuple[Float64[np.ndarray, "21 3"], Float64[np.ndarray, "q 3"], Float64[np.ndarray, "16 3 3"]]:
+        """Points, vectors and bones' rotations (see `Posed`) of the joints' rotations `local` and so on."""
         turns = np.empty((16, 3, 3))
         turns[0] = turn
         for first in (1, 2, 3):  # five chains of three (`keypoints.JOINT_PARENTS`), joint by joint
@@ -104,7 +115,7 @@ class VectorSkeleton:
         if self.pose_dirs is not None:
             at = at + self.pose_dirs @ (local - _EYE).ravel()
         vectors = (turns[self.bone] @ (scale * at)[..., None])[..., 0]
-        return Posed(self.sums @ vectors, vectors, turns, local, sine, cosine, scale)
+        return self.sums @ vectors, vectors, turns
 
     def slopes(self, posed: Posed, by: Float64[np.ndarray, "21 2 p"]) -> None:
         """Write how far x and y of the points move a radian of each angle and a unit of shape into by[:, :, :55]."""

@@ -30,6 +30,18 @@ def matrices(vectors: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3 3"
     return found
 
 
+def matrix_of(quaternion: Float64[np.ndarray, "4"]) -> Float64[np.ndarray, "3 3"]:
+    """[w, x, y, z] of any norm > 0 → rotation matrix (`model.quaternion_to_matrix`)."""
+    w, x, y, z = quaternion / max(np.sqrt(quaternion @ quaternion), 1e-12)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
 def quaternions(rotations: Float64[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "n 4"]:
     """Rotation matrices → unit quaternions [w, x, y, z] with w ≥ 0 (`roma.rotmat_to_unitquat`).
 

@@ -1,0 +1,80 @@
+"""f_E3D and f_Ref for a few hands on a CPU, in numpy: the iterations of `network/mesh.py` in an eighth of the time.
+
+With one hand torch spends its time on being called, some hundred times an iteration. What the features add to each
+layer is the same in every iteration and computed once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from densehand.hand.model import HandModel
+from densehand.hand.numpy_rotations import matrices, matrix_of
+from densehand.hand.vector_skeleton import skeleton_of
+from densehand.network.mesh import POSE, R0, ROTATION, S0, SCALE, SHAPE, TRANSLATION, MeshRegressor
+
+FEW = 8
+"""Hands at a time from which on torch's batches are faster."""
+
+_R0 = matrix_of(np.array(R0))
+
+
+class SingleRegressor:
+    """A regressor's two layers, as they are now, and the skeleton of its hand model."""
+
+    def __init__(self, regressor: MeshRegressor, hand: HandModel) -> None:
+        self.hand, self.iterations = hand, regressor.iterations
+        layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in _layers(regressor)]
+        width = layers[0][0].shape[1] - 42 - 63
+        self.seen = np.ascontiguousarray(np.concatenate([weight[:, :width] for weight, _ in layers]))
+        self.bias = np.concatenate([bias for _, bias in layers])
+        self.f_e3d, self.f_ref = (weight[:, width:].astype(np.float64) for weight, _ in layers)
+
+    def takes(self, features: Tensor) -> bool:
+        """Whether these are few enough features on the CPU, in float32 and without gradients."""
+        plain = features.device.type == "cpu" and features.dtype == torch.float32
+        return plain and not torch.is_grad_enabled() and len(features) <= FEW
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copied network may be given other weights: it goes without."""
+
+    def __call__(
+        self, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """What `MeshRegressor.forward` gives."""
+        rows = [
+            self._regress(self.seen @ one + self.bias, start)
+            for one, start in zip(features.numpy(), keypoints.numpy(), strict=True)
+        ]
+        all_j, all_h, all_y = (
+            [torch.from_numpy(np.stack(column)).to(features) for column in zip(*(row[k] for row in rows), strict=True)]
+            for k in range(3)
+        )
+        return all_j, all_h, all_y
+
+    def _regress(self, seen: Float[np.ndarray, "105"], start: Float[np.ndarray, "21 2"]) -> tuple[list, list, list]:
+        """All iterates of one hand; seen: what the features add to the two layers."""
+        skeleton = skeleton_of(self.hand)
+        h = np.zeros(63)
+        h[POSE] = self.hand.mean_pose.numpy()
+        j = start.astype(np.float64)
+        all_j, all_h, all_y = [j], [h], []
+        for _ in range(self.iterations):
+            h = h + seen[:63] + self.f_e3d @ np.concatenate([j.ravel(), h])
+            turn = matrix_of(h[ROTATION] + (1.0, 0.0, 0.0, 0.0)) @ _R0
+            points, _, _ = skeleton.place(matrices(h[POSE].reshape(15, 3)), h[SHAPE], turn, S0 * np.exp(h[SCALE]))
+            y = points + h[TRANSLATION]
+            j = (seen[63:] + self.f_ref @ np.concatenate([h, y.ravel(), j.ravel()])).reshape(21, 2)
+            all_j.append(j)
+            all_h.append(h)
+            all_y.append(y)
+        return all_j, all_h, all_y
+
+
+def _layers(regressor: MeshRegressor) -> tuple[torch.nn.Linear, torch.nn.Linear]:
+    return regressor.f_e3d, regressor.f_ref
