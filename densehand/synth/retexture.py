@@ -86,12 +86,22 @@ def look_at_seeds(hand: HandModel, images: UInt8[Tensor, "m s s 3"], parameters:
 
 
 @dataclass
-class Likeness:
-    """n hands to be shown by `Synthesizer.sample`, each with the skin of one seed (`index`)."""
+class GivenHands:
+    """n hands to be shown by `Synthesizer.sample`, in its own skins."""
 
     pose: Float[Tensor, "n 45"]
     shape: Float[Tensor, "n 10"]
     rotation: Float[Tensor, "n 4"]
+
+    def paint(self, colour: Float[Tensor, "p 3"], meshes: Meshes, covered: Covered) -> Float[Tensor, "p 3"]:
+        """The rendered sRGB colours of the covered pixels as they are."""
+        return colour
+
+
+@dataclass
+class Likeness(GivenHands):
+    """n hands to be shown by `Synthesizer.sample`, each with the skin of one seed (`index`)."""
+
     seeds: Seeds
     index: Int[Tensor, " n"]
 

@@ -36,7 +36,7 @@ from .skins import SkinLook, sample_looks
 if TYPE_CHECKING:
     from densehand.data.records import Records
 
-    from .retexture import Likeness
+    from .retexture import GivenHands
 
 CROP_PADDING = 1.5  # side of the crop over the larger side of the keypoints' box
 # How far before a joint's centre its skin may lie (m), in a hand of 95 mm from wrist to middle knuckle
@@ -134,10 +134,10 @@ class Synthesizer:
         self._flesh = torch.tensor(_FLESH, device=self.device)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None, like: Likeness | None = None) -> SynthBatch:
+    def sample(self, n: int, generator: torch.Generator | None = None, like: GivenHands | None = None) -> SynthBatch:
         """Draw n pictures with labels. A generator, if given, must live on the synthesizer's device.
 
-        like: the n hands to show instead of drawn ones, with the skin of photos (`retexture.py`).
+        like: the n hands to show instead of drawn ones, perhaps with the skin of photos (`retexture.py`).
         """
         if n < 1:
             raise InputError(f"cannot make {n} pictures; ask for at least one")
@@ -209,7 +209,7 @@ class Synthesizer:
             tone=looks.tone,
         )  # fmt: skip
 
-    def records(self, n: int, generator: torch.Generator | None = None, like: Likeness | None = None) -> Records:
+    def records(self, n: int, generator: torch.Generator | None = None, like: GivenHands | None = None) -> Records:
         """`sample` as the training room stores hands: bytes, everything trusted, hidden keypoints included."""
         from densehand.data.records import Records  # the one look upwards: only training asks, and only when it does
 
@@ -228,7 +228,7 @@ class Synthesizer:
         )
 
     def _layer(
-        self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw, like: Likeness | None
+        self, meshes: Meshes, visibility: Visibility, looks: SkinLook, draw: Draw, like: GivenHands | None
     ) -> Float[Tensor, "n 4 s s"]:
         """The lit hand with arm and object as sRGB and soft coverage (n, 4, s, s)."""
         n, size = draw.n, self.size
