@@ -31,7 +31,7 @@ BOX = (60.0, 40.0, 150.0, 160.0)
 def one_look(monkeypatch, request):
     """An untrained network finds its hands anywhere, so boxes stay as they are unless a test is about that."""
     if "looks_again" not in request.node.name:
-        monkeypatch.setattr("densehand.pipeline.SAME_BOX", 0.0)
+        monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -209,23 +209,26 @@ def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch
 
 
 def test_a_box_beside_its_hand_looks_again_around_the_hand(network, image, monkeypatch):
-    """The second look is at the box of the mesh found in the first, beyond the border too; given boxes stay."""
+    """The second look is at the box of the mesh found in the first, beyond the border too; so are given boxes looked
+    at, but they stay what they are."""
     monkeypatch.setattr("densehand.pipeline.MOST_LOOKS", 1)
     monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
-    monkeypatch.setattr("densehand.pipeline.SAME_BOX", 0.0)
+    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
     (first,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
-    monkeypatch.setattr("densehand.pipeline.SAME_BOX", 1.01)  # no box overlaps this well
+    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 1.01)  # no box overlaps this well
     (second,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
     projected = first.project(first.joints_3d)
     expected = np.concatenate([projected.min(axis=0), projected.max(axis=0)])
     np.testing.assert_allclose(second.box, expected, atol=0.05)
+    (given,) = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])
+    np.testing.assert_array_equal(given.box, np.float32(BOX))
+    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
     (around,) = HandEstimator(network, device="cpu", refine="off")(
         image, [HandBox(tuple(map(float, second.box)), "right")]
     )
-    np.testing.assert_allclose(second.keypoints_2d, around.keypoints_2d, atol=0.05)
-    (given,) = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])
-    np.testing.assert_array_equal(given.box, np.float32(BOX))
+    for hand in (second, given):
+        np.testing.assert_allclose(hand.keypoints_2d, around.keypoints_2d, atol=0.05)
 
 
 def test_given_side_overrules_the_detector(network, image, monkeypatch):
@@ -308,8 +311,9 @@ def test_the_box_of_the_whole_pictures_hand_is_set_around_it_after_looks_again(n
     monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
     monkeypatch.setattr("densehand.pipeline.MIN_DOUBTFUL", 0)
     monkeypatch.setattr("densehand.pipeline.MOST_LOOKS", 1)
-    monkeypatch.setattr("densehand.pipeline.SAME_BOX", 1.01)
+    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 1.01)
     (hand,) = HandEstimator(network, detector_of(), "cpu", refine="off")(image, side="right")
+    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
     first = HandEstimator(network, device="cpu", refine="off")(image, whole_image=True, side="right")[0]
     projected = first.project(first.joints_3d)
     np.testing.assert_allclose(hand.box, [*projected.min(axis=0), *projected.max(axis=0)], atol=0.1)

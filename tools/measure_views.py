@@ -5,7 +5,7 @@
 Hands in poses of all families, each held still and rendered from six sides, 60° apart about a vertical axis, the first
 at random, tilted by up to 20°; another light, background and skin each time. The measure is that of `densehand evaluate
 --consistency views` (docs/metrics.md): joints in a palm frame, their scatter over the six answers, in % of the distance
-from the wrist to the middle knuckle. Two yardsticks: `shuffled`, the same answers dealt out to hands at random (what one
+from wrist to middle knuckle. Two yardsticks: `shuffled`, the same answers dealt out to hands at random (what one
 would get who does not recognise the hand at all), and `error`, their distance from the true joints in the same frame.
 """
 
