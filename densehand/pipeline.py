@@ -13,7 +13,8 @@ same pixels), a quarter of the detector's log-odds is added, and the estimate of
 sum is kept. `side_score` is the probability of the side chosen.
 
 Crops. The network answers best where the hand fills its crop as in training. Where the crop of a box, or of the whole
-picture, is not the one that the hand found in it asks for, the network looks again. Given boxes stay what they are.
+picture, is not the one that the hand found in it asks for, the network looks there too, and the look in which it is
+surer of a hand counts. Boxes that were given stay what they are.
 
 Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, weaker ones are, and at last the
 whole picture, for a hand that fills it. So a photo with a clear hand costs no more than that hand.
@@ -66,10 +67,10 @@ DETECTORS_SIDE = 0.25
 right, the detector 79.7 %, their sum 96.1 %, the sum with this share 98.0 %."""
 
 SAME_WINDOW = 0.75
-"""Where a crop overlaps the one that the hand found in it asks for by less (IoU), that one is looked at instead …"""
+"""Where a crop overlaps the one that the hand found in it asks for by less (IoU), that one is looked at too …"""
 
 MOST_LOOKS = 2
-"""… at most this many times where the box was detected; a given one is not left farther than one step behind."""
+"""… at most this many times where the box was detected, once where it was given."""
 
 
 @dataclass(frozen=True)
@@ -237,26 +238,31 @@ class HandEstimator:
     def _look_again(
         self, photos: Sequence[Photo], jobs: list[_Job], answers: list[CropAnswer]
     ) -> tuple[list[_Job], list[CropAnswer]]:
-        """Crops that do not fit the hand found in them are set around it and looked at again."""
+        """Crops that do not fit the hand found in them are set around it and looked at again, and that look counts
+        where the network is surer in it that there is a hand."""
         jobs, answers = list(jobs), list(answers)
         waiting = list(range(len(jobs)))
         for _ in range(MOST_LOOKS):
-            moved = []
-            for k in waiting:
-                crop = jobs[k].crop
-                found = crop.to_image(answers[k].projected)
-                box = np.concatenate([found.min(axis=0), found.max(axis=0)]).astype(np.float32)
-                if not np.isfinite(box).all():
-                    continue
-                fitting = replace(Crop.from_box(box), mirrored=crop.mirrored)
-                overlap = box_iou(np.array([fitting.box], np.float32), np.array([crop.box], np.float32))[0, 0]
-                if overlap < SAME_WINDOW:
-                    jobs[k] = replace(jobs[k], crop=fitting, box=jobs[k].box if jobs[k].score is None else box)
-                    moved.append(k)
-            for k, answer in zip(moved, self._run(photos, [jobs[k] for k in moved]), strict=True):
-                answers[k] = answer
-            waiting = [k for k in moved if jobs[k].score is not None]
+            fitted = {k: moved for k in waiting if (moved := self._fitted(jobs[k], answers[k])) is not None}
+            waiting = []
+            for k, answer in zip(fitted, self._run(photos, list(fitted.values())), strict=True):
+                if answer.hand > answers[k].hand:
+                    jobs[k], answers[k] = fitted[k], answer
+                    waiting += [k] if jobs[k].score is not None else []
         return jobs, answers
+
+    @staticmethod
+    def _fitted(job: _Job, answer: CropAnswer) -> _Job | None:
+        """The job with the crop that the hand found asks for; None where its own is near enough."""
+        points = job.crop.to_image(answer.projected)
+        box = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
+        if not np.isfinite(box).all():
+            return None
+        crop = replace(Crop.from_box(box), mirrored=job.crop.mirrored)
+        windows = np.array([crop.box, job.crop.box], dtype=np.float32)
+        if box_iou(windows[:1], windows[1:])[0, 0] >= SAME_WINDOW:
+            return None
+        return replace(job, crop=crop, box=job.box if job.score is None else box)
 
     def _answer(
         self, photos: Sequence[Photo], jobs: list[_Job], first: list[CropAnswer]

@@ -231,6 +231,26 @@ def test_a_box_beside_its_hand_looks_again_around_the_hand(network, image, monke
         np.testing.assert_allclose(hand.keypoints_2d, around.keypoints_2d, atol=0.05)
 
 
+def test_of_two_looks_at_a_given_box_the_one_surer_of_a_hand_counts(network, image, monkeypatch):
+    """It looks again where no crop fits well enough, and the box stays what it was."""
+    estimator, taken = HandEstimator(network, device="cpu", refine="off"), []
+    for x in range(0, 160, 20):
+        box = HandBox((20.0 + x, 40.0, 90.0 + x, 150.0), "right")
+        monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
+        (first,) = estimator(image, [box])
+        points = first.project(first.joints_3d)
+        around = tuple(map(float, [*points.min(axis=0), *points.max(axis=0)]))
+        crop = Crop.from_box(around)
+        looks = estimator.crops.run([Photo(image)], [(0, Crop.from_box(box.box)), (0, crop)])
+        monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 1.01)
+        (second,) = estimator(image, [box])
+        taken.append(bool(looks[1].hand > looks[0].hand))
+        expected = crop.to_image(looks[1].keypoints) if taken[-1] else first.keypoints_2d
+        np.testing.assert_allclose(second.keypoints_2d, expected, atol=0.05)
+        np.testing.assert_array_equal(second.box, np.float32(box.box))
+    assert True in taken and False in taken
+
+
 def test_given_side_overrules_the_detector(network, image, monkeypatch):
     monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
     estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.99, 0.99)), "cpu")
