@@ -13,8 +13,8 @@ same pixels), a quarter of the detector's log-odds is added, and the estimate of
 sum is kept. `side_score` is the probability of the side chosen.
 
 Crops. The network answers best where the hand fills its crop as in training. Where the crop of a box, or of the whole
-picture, is not the one that the hand found in it asks for, the network looks there too, and the look in which it is
-surer of a hand counts. Boxes that were given stay what they are.
+picture, is not the one that the hand found in it asks for, the network looks there. Detected boxes are set around the hand
+that way; given ones stay what they are, and the new look counts only where the network is surer in it of a hand.
 
 Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, weaker ones are, and at last the
 whole picture, for a hand that fills it. So a photo with a clear hand costs no more than that hand.
@@ -238,17 +238,18 @@ class HandEstimator:
     def _look_again(
         self, photos: Sequence[Photo], jobs: list[_Job], answers: list[CropAnswer]
     ) -> tuple[list[_Job], list[CropAnswer]]:
-        """Crops that do not fit the hand found in them are set around it and looked at again, and that look counts
-        where the network is surer in it that there is a hand."""
+        """Crops that do not fit the hand found in them are set around it and looked at again."""
         jobs, answers = list(jobs), list(answers)
         waiting = list(range(len(jobs)))
         for _ in range(MOST_LOOKS):
             fitted = {k: moved for k in waiting if (moved := self._fitted(jobs[k], answers[k])) is not None}
             waiting = []
             for k, answer in zip(fitted, self._run(photos, list(fitted.values())), strict=True):
-                if answer.hand > answers[k].hand:
+                detected = jobs[k].score is not None
+                if detected or answer.hand > answers[k].hand:
                     jobs[k], answers[k] = fitted[k], answer
-                    waiting += [k] if jobs[k].score is not None else []
+                if detected:
+                    waiting.append(k)
         return jobs, answers
 
     @staticmethod
