@@ -13,8 +13,8 @@ same pixels), a quarter of the detector's log-odds is added, and the estimate of
 sum is kept. `side_score` is the probability of the side chosen.
 
 Crops. The network answers best where the hand fills its crop as in training. Where the crop of a box, or of the whole
-picture, is not the one that the hand found in it asks for, the network looks there. Detected boxes are set around the hand
-that way; given ones stay what they are, and the new look counts only where the network is surer in it of a hand.
+picture, is not the one that the hand found in it asks for, the network looks there. Detected boxes are set around the
+hand that way; given ones stay what they are, and the new look counts only where the network is surer in it of a hand.
 
 Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, weaker ones are, and at last the
 whole picture, for a hand that fills it. So a photo with a clear hand costs no more than that hand.

@@ -148,14 +148,18 @@ def read_crops(folder: str | Path, held_back: bool) -> list[Picture]:
     return pictures
 
 
+def background_held_back(index: int) -> bool:
+    """Whether a background is held back for measuring: neighbours are crops of one photo, so it goes by eights."""
+    return (index // 8) % PERIOD == HELD_BACK
+
+
 def read_backgrounds(folder: str | Path, held_back: bool) -> list[Picture]:
-    """Hand-free pictures; neighbours are crops of the same photo, so the split goes by blocks of eight."""
+    """Hand-free pictures."""
     pictures = []
     for path in sorted((Path(folder) / "backgrounds").glob("*.jpg")):
         index = int(path.stem)
-        if index in BACKGROUNDS_WITH_HANDS or ((index // 8) % PERIOD == HELD_BACK) != held_back:
-            continue
-        pictures.append(Picture(path.read_bytes(), "background", []))
+        if index not in BACKGROUNDS_WITH_HANDS and background_held_back(index) == held_back:
+            pictures.append(Picture(path.read_bytes(), "background", []))
     return pictures
 
 

@@ -23,7 +23,7 @@ from densehand.data.augmentation import Augmentation
 from densehand.data.fits import fit_photos
 from densehand.data.photos import load_photos, need_folder, read_picture, read_rows
 from densehand.data.records import records_from_photos
-from densehand.detect.data import BACKGROUNDS_WITH_HANDS, EMPTY_FRAMES
+from densehand.detect.data import BACKGROUNDS_WITH_HANDS, EMPTY_FRAMES, background_held_back, is_held_back
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.calibration import NEAR
@@ -117,8 +117,9 @@ def synthetic_looks(network: DHPE, count: int) -> Looks:
 
 
 def background_looks(network: DHPE, folder: Path, count: int) -> Looks:
-    """Random squares of pictures without a hand; those known to show one after all are left out."""
-    paths = [p for p in sorted(need_folder(folder, "hand-free pictures").glob("*.jpg")) if not _shows_hand(p)]
+    """Random squares of pictures without a hand. Of the training folder's (numbers for names) only those held back, and
+    none that shows a hand after all."""
+    paths = [p for p in sorted(need_folder(folder, "hand-free pictures").glob("*.jpg")) if _measures(p)]
     rng, crops, group = np.random.default_rng(SEED), [], []
     for index in _spread(len(paths), count):
         picture = read_picture(paths[index])
@@ -132,7 +133,7 @@ def background_looks(network: DHPE, folder: Path, count: int) -> Looks:
 
 
 def frame_looks(network: DHPE, photos: Path, count: int) -> Looks:
-    """Squares of the photos' whole frames, clear of every box that a person or the teacher drew.
+    """Squares of the photos' held-back whole frames, clear of every box that a person or the teacher drew.
 
     Raises InputError where there is no frame.
     """
@@ -141,6 +142,7 @@ def frame_looks(network: DHPE, photos: Path, count: int) -> Looks:
         raise InputError(f"{path}: no frames to take hand-free parts from; give a folder of photos that has them")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     rows = [row for row in rows if row["boxes"] or row["teacher"] or _name(row) in EMPTY_FRAMES]
+    rows = [row for row in rows if is_held_back(_number(_name(row)))]
     rng, crops, group = np.random.default_rng(SEED), [], []
     for index in _spread(len(rows), count):
         row = rows[index]
@@ -183,8 +185,11 @@ def _spread(available: int, wanted: int) -> Iterator[int]:
     return iter((np.arange(wanted) * max(available / max(wanted, 1), 1)).astype(int) % available if available else [])
 
 
-def _shows_hand(path: Path) -> bool:
-    return path.stem.isdigit() and int(path.stem) in BACKGROUNDS_WITH_HANDS
+def _measures(path: Path) -> bool:
+    """Whether a hand-free picture is none that the networks saw in training, or that shows a hand."""
+    if not path.stem.isdigit():
+        return True
+    return int(path.stem) not in BACKGROUNDS_WITH_HANDS and background_held_back(int(path.stem))
 
 
 def _name(row: dict) -> str:
@@ -193,6 +198,9 @@ def _name(row: dict) -> str:
 
 def _block(frame: str) -> str:
     """Neighbouring frames of one source: `source/00123` → `source/3`."""
-    source, _, number = frame.rpartition("/")
-    digits = "".join(c for c in number if c.isdigit())
-    return f"{source}/{int(digits or 0) // BLOCK}"
+    return f"{frame.rpartition('/')[0]}/{_number(frame) // BLOCK}"
+
+
+def _number(frame: str) -> int:
+    """`source/00123` → 123."""
+    return int("".join(c for c in frame.rpartition("/")[2] if c.isdigit()) or 0)
