@@ -2,10 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
-from densehand.network.single import FEW
+from densehand.hand.model import quaternion_to_matrix
+from densehand.network.mesh import NUM_PARAMETERS, decode, encode
+from densehand.network.single import FEW, decode_one, encode_one
 from densehand.network.zoo import load_model
 
 
@@ -40,3 +43,14 @@ def test_torch_serves_many_hands_other_types_and_gradients(lite):
 def test_copies_and_training_go_without(lite):
     assert copy.deepcopy(lite).single is None
     assert load_model("dhpe-lite", fuse=False).single is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_hand_is_decoded_and_encoded_as_batches_are(seed):
+    h = torch.randn(1, NUM_PARAMETERS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    expected, found = decode(h), decode_one(h[0].numpy())
+    for name in ("shape", "scale", "translation"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name)[0], atol=1e-12)
+    np.testing.assert_allclose(found.pose.ravel(), expected.pose[0], atol=1e-12)
+    np.testing.assert_allclose(found.turn, quaternion_to_matrix(expected.rotation)[0], atol=1e-12)
+    np.testing.assert_allclose(encode_one(found), encode(expected)[0], atol=1e-9)

@@ -128,7 +128,7 @@ def test_points_and_slopes_are_the_articulations(hand: HandModel, kind: str) -> 
 def test_the_gradient_is_that_of_the_energy(hand: HandModel, turn: float) -> None:
     start, target, confidence = cases(hand, 1, 4, 0.2, 0.1)
     rows = (target[0].double().numpy(), confidence[0].double().numpy())
-    problem = SingleProblem(hand, start.double(), *rows, FastWeights())
+    problem = SingleProblem(hand, start[0].double().numpy(), *rows, FastWeights())
     state = problem.start + 0.05 * np.random.default_rng(5).standard_normal(62)
     state[TURN] *= turn / np.linalg.norm(state[TURN])
     step = 1e-6 * np.eye(62)

@@ -6,22 +6,57 @@ layer is the same in every iteration and computed once.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from densehand.hand.model import HandModel
-from densehand.hand.numpy_rotations import matrices, matrix_of
+from densehand.hand.numpy_rotations import matrices, matrix_of, quaternions
 from densehand.hand.vector_skeleton import skeleton_of
-from densehand.network.mesh import POSE, R0, ROTATION, S0, SCALE, SHAPE, TRANSLATION, MeshRegressor
+from densehand.network.mesh import (
+    NUM_PARAMETERS,
+    POSE,
+    R0,
+    ROTATION,
+    S0,
+    SCALE,
+    SHAPE,
+    TRANSLATION,
+    MeshRegressor,
+)
 
 FEW = 8
 """Hands at a time from which on torch's batches are faster."""
 
 _R0 = matrix_of(np.array(R0))
+
+
+class Placed(NamedTuple):
+    """`mesh.MeshParameters` of one hand, its rotation as a matrix."""
+
+    pose: Float64[np.ndarray, "15 3"]
+    shape: Float64[np.ndarray, "10"]
+    turn: Float64[np.ndarray, "3 3"]
+    scale: float
+    translation: Float64[np.ndarray, "3"]
+
+
+def decode_one(h: Float64[np.ndarray, "63"]) -> Placed:
+    """`mesh.decode` of one hand."""
+    turn = matrix_of(h[ROTATION] + (1.0, 0.0, 0.0, 0.0)) @ _R0
+    return Placed(h[POSE].reshape(15, 3), h[SHAPE], turn, S0 * float(np.exp(h[SCALE])), h[TRANSLATION])
+
+
+def encode_one(placed: Placed) -> Float64[np.ndarray, "63"]:
+    """`mesh.encode` of one hand."""
+    h = np.empty(NUM_PARAMETERS)
+    h[POSE], h[SHAPE], h[TRANSLATION] = placed.pose.ravel(), placed.shape, placed.translation
+    h[ROTATION] = quaternions((placed.turn @ _R0.T)[None])[0] - (1.0, 0.0, 0.0, 0.0)
+    h[SCALE] = np.log(placed.scale / S0)
+    return h
 
 
 class SingleRegressor:
@@ -60,15 +95,15 @@ class SingleRegressor:
     def _regress(self, seen: Float[np.ndarray, "105"], start: Float[np.ndarray, "21 2"]) -> tuple[list, list, list]:
         """All iterates of one hand; seen: what the features add to the two layers."""
         skeleton = skeleton_of(self.hand)
-        h = np.zeros(63)
+        h = np.zeros(NUM_PARAMETERS)
         h[POSE] = self.hand.mean_pose.numpy()
         j = start.astype(np.float64)
         all_j, all_h, all_y = [j], [h], []
         for _ in range(self.iterations):
             h = h + seen[:63] + self.f_e3d @ np.concatenate([j.ravel(), h])
-            turn = matrix_of(h[ROTATION] + (1.0, 0.0, 0.0, 0.0)) @ _R0
-            points, _, _ = skeleton.place(matrices(h[POSE].reshape(15, 3)), h[SHAPE], turn, S0 * np.exp(h[SCALE]))
-            y = points + h[TRANSLATION]
+            pose, shape, turn, scale, translation = decode_one(h)
+            points, _, _ = skeleton.place(matrices(pose), shape, turn, scale)
+            y = points + translation
             j = (seen[63:] + self.f_ref @ np.concatenate([h, y.ravel(), j.ravel()])).reshape(21, 2)
             all_j.append(j)
             all_h.append(h)

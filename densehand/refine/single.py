@@ -17,9 +17,9 @@ from torch import Tensor
 from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TURN
 from densehand.hand.levenberg import BOX_ROUNDS
 from densehand.hand.model import HandModel
-from densehand.hand.numpy_rotations import angles, left_jacobian, matrices, matrix_of, quaternions, vectors
+from densehand.hand.numpy_rotations import angles, left_jacobian, matrices, vectors
 from densehand.hand.vector_skeleton import Posed, skeleton_of
-from densehand.network.mesh import MeshParameters, decode, encode
+from densehand.network.single import Placed, decode_one, encode_one
 from densehand.refine.prior import HELD, STATE, load_precision
 from densehand.refine.refined import Refined
 
@@ -60,12 +60,13 @@ def refine_alone(
 def _refine(
     hand: HandModel, h: Tensor, keypoints: Tensor, confidence: Tensor, weights: FastWeights, iterations: int
 ) -> Refined:
-    problem = SingleProblem(hand, h.double(), keypoints.double().numpy(), confidence.double().numpy(), weights)
+    before = h[0].double().numpy()
+    problem = SingleProblem(hand, before, keypoints.double().numpy(), confidence.double().numpy(), weights)
     start = problem.see(problem.start)
     found = problem.minimise(start, iterations)
     share = problem.confidence / max(problem.confidence.sum(), 1e-9)
     return Refined(
-        h=(problem.parameters(found.last.state).to(h) if found.steps else h)[0],
+        h=torch.from_numpy(problem.parameters(found.last.state) if found.steps else before).to(h),
         steps=torch.tensor(found.steps),
         converged=torch.tensor(found.converged),
         before=_number(start.energy),
@@ -81,7 +82,7 @@ class SingleProblem:
     def __init__(
         self,
         hand: HandModel,
-        h: Float[Tensor, "1 63"],
+        h: Float64[np.ndarray, "63"],
         keypoints: Float64[np.ndarray, "21 2"],
         confidence: Float64[np.ndarray, "21"],
         weights: FastWeights,
@@ -90,10 +91,9 @@ class SingleProblem:
         usable = np.isfinite(keypoints).all(-1) & np.isfinite(confidence)
         self.confidence = np.where(usable, confidence, 0.0).clip(0, 1)
         self.keypoints = np.where(usable[:, None], keypoints, 0.0)
-        pose, shape, rotation, scale, translation = (value[0].numpy() for value in decode(h))
-        self.base = matrix_of(rotation)
+        pose, shape, self.base, scale, translation = decode_one(h)
         self.start = np.zeros(STATE)
-        self.start[ANGLES] = angles(pose.reshape(15, 3), self.skeleton.axes).ravel()
+        self.start[ANGLES] = angles(pose, self.skeleton.axes).ravel()
         self.start[SHAPE], self.start[LOG_SCALE], self.start[TRANSLATION] = shape, np.log(scale), translation
         self.lower, self.upper = np.full(STATE, -np.inf), np.full(STATE, np.inf)
         self.lower[ANGLES] = np.minimum(self.start[ANGLES], self.skeleton.lower)
@@ -149,13 +149,13 @@ class SingleProblem:
                 return _Found(here, steps, True)
         return _Found(here, steps, False)
 
-    def parameters(self, state: Float64[np.ndarray, "62"]) -> Float[Tensor, "1 63"]:
+    def parameters(self, state: Float64[np.ndarray, "62"]) -> Float64[np.ndarray, "63"]:
         """The state as h."""
-        turn = matrices(state[None, TURN]) @ self.base
-        local = self.skeleton.pose(state[ANGLES].reshape(15, 3), state[SHAPE], turn[0], 1.0).local
-        scale, place = np.exp(state[LOG_SCALE, None]), state[None, TRANSLATION]
-        values = (vectors(local).reshape(1, 45), state[None, SHAPE], quaternions(turn), scale, place)
-        return encode(MeshParameters(*(torch.from_numpy(value) for value in values)))
+        turn = matrices(state[None, TURN])[0] @ self.base
+        local = self.skeleton.pose(state[ANGLES].reshape(15, 3), state[SHAPE], turn, 1.0).local
+        return encode_one(
+            Placed(vectors(local), state[SHAPE], turn, float(np.exp(state[LOG_SCALE])), state[TRANSLATION])
+        )
 
 
 def _step(
