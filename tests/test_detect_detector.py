@@ -13,7 +13,7 @@ from torch import nn
 
 from densehand.detect import Detection, Detector, DetectorNet
 from densehand.detect.calibrate import fit_logistic
-from densehand.detect.detector import MAX_WINDOWS, FrozenNet, Window, cut_by_window, zoom_windows
+from densehand.detect.detector import MAX_WINDOWS, FrozenNet, Window, cut_by_window, resized, zoom_windows
 from densehand.detect.model import REFERENCE_SIZE, STRIDE, DetectorOutput
 from densehand.detect.weights import calibrated, load_net, save_net
 from densehand.errors import InputError, WeightsError
@@ -318,3 +318,23 @@ def test_most_hands_of_the_measuring_photos_are_found(packaged, shared_dir):
     scores = measure(packaged, fixture_samples(shared_dir / "fixtures")[::3], threshold=0.4)
     assert scores.hands >= 20
     assert scores.recall > 0.6
+
+
+@pytest.mark.parametrize(
+    "size", [(480, 640), (1080, 1920), (481, 640), (700, 1000), (200, 150), (3000, 4000), (1, 900)]
+)
+def test_resizing_is_near_the_mean_of_each_pixels_area(size):
+    """Also over several halves, odd sides and enlargement, on a picture with detail at all scales."""
+    rng = np.random.default_rng(size[0])
+    image = np.zeros((*size, 3), np.float32)
+    for cells in (4, 16, 64, 256):
+        coarse = rng.random((cells, cells, 3), dtype=np.float32)
+        image += cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_LINEAR) * 64
+    image = image.astype(np.uint8)
+    scale = 256 / max(size)
+    width, height = max(round(size[1] * scale), 1), max(round(size[0] * scale), 1)
+    found = resized(image, width, height)
+    assert found.shape == (height, width, 3) and found.dtype == np.uint8
+    mode = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    expected = cv2.resize(image, (width, height), interpolation=mode).astype(float)
+    assert np.abs(found - expected).mean() < 3

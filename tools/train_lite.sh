@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about six hours.
+# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about eight hours.
 #
 #   tools/train_lite.sh PHOTOS BACKGROUNDS [RUNS]
 #
-# PHOTOS: labels.jsonl and crops/ (docs/training.md). BACKGROUNDS: hand-free pictures. RUNS: where the runs go.
+# PHOTOS: labels.jsonl, crops/ and frames.jsonl (docs/training.md). BACKGROUNDS: hand-free pictures; a folder named
+# backgrounds beside one named photos. RUNS: where the runs go.
 set -euo pipefail
 photos=$1 backgrounds=$2 runs=${3:-runs}
 common=(--model dhpe-lite --photos "$photos" --backgrounds "$backgrounds" --fits "$runs/fits.npz" --batch 32)
@@ -56,3 +57,11 @@ densehand train "${common[@]}" --fits "$runs/fits-1.npz" --out "$runs/lite-10" \
 # 11. As in 8.
 python tools/average_weights.py "$runs/lite-8.safetensors" "$runs/lite-10/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-11.safetensors"
+# 12. The same once more: labels of the second round; pictures without a hand that show faces, arms and rooms, and behind
+#    rendered hands, too; photographs as phones make them.
+python tools/self_label.py --photos "$photos" --model "$runs/lite-11.safetensors" --before "$runs/fits-1.npz" \
+    --out "$runs/fits-2.npz"
+python tools/gather_backgrounds.py --data "$(dirname "$photos")" --out "$runs/backgrounds"
+densehand train "${common[@]}" --fits "$runs/fits-2.npz" --backgrounds "$runs/backgrounds" --out "$runs/lite-12" \
+    --start "$runs/lite-11.safetensors" --size 160 --steps 4800 --lr 8e-4 --wide-crops --seed 41 "${more[@]}" \
+    --rare 1.2 --synthesis.phone-share 0.25

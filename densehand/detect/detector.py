@@ -151,12 +151,23 @@ class Detector:
         scale = self.input_size / max(window.width, window.height)
         width, height = (max(round(n * scale), 1) for n in (window.width, window.height))
         part = image[window.y : window.y + window.height, window.x : window.x + window.width]
-        shrinks = scale < 1
-        small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        small = resized(part, width, height)
         padded_width, padded_height = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in (width, height))
         canvas = np.full((padded_height, padded_width, 3), PADDING_GREY, np.uint8)
         canvas[:height, :width] = small
         return canvas, (width / window.width, height / window.height)
+
+
+def resized(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
+    """The image at another size: means of pixels where it shrinks, bilinear where it grows.
+
+    Whole halves first, which cv2 does ten times as fast; if they leave less than a quarter, that may be bilinear.
+    """
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height and not any(n % 2 for n in image.shape[:2]):
+        half = (image.shape[1] // 2, image.shape[0] // 2)
+        image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+    shrinks = 3 * image.shape[1] > 4 * width or 3 * image.shape[0] > 4 * height
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def _together(a: Candidates, b: Candidates) -> Candidates:
