@@ -12,12 +12,7 @@ is it run mirrored too; a crop without any side is run both ways. The two networ
 same pixels), a quarter of the detector's log-odds is added, and the estimate of the orientation that agrees with the
 sum is kept. `side_score` is the probability of the side chosen.
 
-Crops. The network answers best where the hand fills its crop as in training. Where the crop of a box, or of the whole
-picture, is not the one that the hand found in it asks for, the network looks there. Detected boxes are set around the
-hand that way; given ones stay what they are, and the new look counts only where the network is surer in it of a hand.
-
-Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, weaker ones are, and at last the
-whole picture, for a hand that fills it. So a photo with a clear hand costs no more than that hand.
+Crops. `looks.py` says which are looked at, in which order, and where the network looks again.
 
 Scores. `score` is the network's hand probability; for detected boxes, the detector has its say (`selection.py`).
 """
@@ -26,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,56 +29,21 @@ import torch
 from jaxtyping import UInt8
 
 from densehand.camera import Crop, default_focal, weak_to_pinhole
-from densehand.crops import CERTAIN, CropAnswer, CropReader, load_network, log_odds, probability
+from densehand.crops import CropAnswer, CropReader, load_network, probability
 from densehand.errors import InputError
 from densehand.hand import HandModel
-from densehand.metrics import box_iou
+from densehand.looks import MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
 from densehand.network.zoo import resolve_device
-from densehand.photo import HandBox, Photo, check_box, check_picture
+from densehand.photo import HandBox, Photo
 from densehand.refine.modes import FAST, parse_refine
-from densehand.result import SIDES, Hand, faces_of, mirrored_if_left
-from densehand.selection import MIN_DOUBTFUL, MIN_SCORE, combined_score, select_hands
+from densehand.result import Hand, faces_of, mirrored_if_left
+from densehand.selection import MIN_SCORE, combined_score, select_hands
 
 if TYPE_CHECKING:
     from densehand.detect import Detector
     from densehand.network.estimator import DHPE
 
 DEFAULT_MODEL = "dhpe-lite"
-
-PROPOSED = 0.1
-"""Least score of a detection that is looked at …"""
-
-SURE = 0.4
-"""… and of those that are looked at first: weaker ones only where no hand was found in them …"""
-
-MOST_WEAK = 4
-"""… and of these no more than the best few."""
-
-WHOLE_PICTURE = 0.7
-"""Stands for the detector's score where the whole picture is the crop, of which it says nothing."""
-
-DETECTORS_SIDE = 0.25
-"""What the detector's log-odds of a right hand count. Of 256 held-back hands the network alone has 98.4 % of the sides
-right, the detector 79.7 %, their sum 96.1 %, the sum with this share 98.0 %."""
-
-SAME_WINDOW = 0.75
-"""Where a crop overlaps the one that the hand found in it asks for by less (IoU), that one is looked at too …"""
-
-MOST_LOOKS = 2
-"""… at most this many times where the box was detected, once where it was given."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One crop to run."""
-
-    photo: int
-    crop: Crop  # mirrored as the guessed side asks
-    box: np.ndarray | None  # None: to be taken from the keypoints found
-    right: float | None  # log-odds of a right hand before the network; None where nothing is known
-    given: bool  # the side is the caller's: not for the network to judge
-    score: float | None  # the detector's
-    least: float = 0.0  # where detected: a lower score is no hand's
 
 
 class HandEstimator:
@@ -173,8 +133,8 @@ class HandEstimator:
     @torch.no_grad()
     def estimate(self, photos: Sequence[Photo]) -> list[list[Hand]]:
         """Estimate several photos with their crops batched together; see `__call__`."""
-        waiting = [self._rounds(index, photo) for index, photo in enumerate(photos)]
-        jobs: list[_Job] = []
+        waiting = [rounds_of(index, photo, lambda: self.detector) for index, photo in enumerate(photos)]
+        jobs: list[Job] = []
         first: list[CropAnswer] = []
         while any(waiting):  # a round of each photo that has one left
             tried = [job for rounds in waiting if rounds for job in rounds.pop(0)]
@@ -192,81 +152,28 @@ class HandEstimator:
             select_hands(entry, MIN_SCORE) if detected else entry for entry, detected in zip(hands, found, strict=True)
         ]
 
-    def _rounds(self, index: int, photo: Photo) -> list[list[_Job]]:
-        """The crops of one photo, from its boxes, its frame or the detector: rounds of them, to be tried in order until
-        one has a hand."""
-        height, width = check_picture(photo.image)
-        if photo.side not in ("auto", *SIDES):
-            raise InputError(f"side {photo.side!r}: use auto, left or right")
-        if photo.whole_image and photo.boxes is not None:
-            raise InputError("whole_image and boxes exclude each other; give one of them")
-        if photo.whole_image:
-            crop = Crop((width / 2, height / 2), max(width, height) / 2)
-            return [[self._job(index, crop, None, photo.side, None, None)]]
-        if photo.boxes is not None:
-            jobs = []
-            for entry in photo.boxes:
-                box = check_box(entry.box, width, height)
-                if entry.side not in (None, *SIDES):
-                    raise InputError(f"side {entry.side!r} of a box: use left, right or null")
-                jobs.append(self._job(index, Crop.from_box(box), box, entry.side or photo.side, None, None))
-            return [jobs]
-        rounds: list[list[_Job]] = [[], []]
-        for detection in self.detector(photo.image):  # by falling score
-            odds = DETECTORS_SIDE * log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
-            box = np.asarray(detection.box, dtype=np.float32)
-            job = self._job(index, Crop.from_box(box), box, photo.side, odds, float(detection.score))
-            sure = detection.score >= SURE
-            rounds[not sure].append(replace(job, least=MIN_SCORE if sure else MIN_DOUBTFUL))
-        everything = np.array([0, 0, width, height], dtype=np.float32)
-        crop = Crop((width / 2, height / 2), max(width, height) / 2)
-        last = self._job(index, crop, everything, photo.side, None, WHOLE_PICTURE)
-        return [rounds[0], rounds[1][:MOST_WEAK], [replace(last, least=MIN_DOUBTFUL)]]
-
-    @staticmethod
-    def _job(
-        index: int, crop: Crop, box: np.ndarray | None, side: str, right: float | None, score: float | None
-    ) -> _Job:
-        given = side != "auto"
-        if given:
-            right = CERTAIN if side == "right" else -CERTAIN
-        return _Job(index, replace(crop, mirrored=right is not None and right < 0), box, right, given, score)
-
-    def _run(self, photos: Sequence[Photo], jobs: Sequence[_Job]) -> list[CropAnswer]:
+    def _run(self, photos: Sequence[Photo], jobs: Sequence[Job]) -> list[CropAnswer]:
         return self.crops.run(photos, [(job.photo, job.crop) for job in jobs])
 
     def _look_again(
-        self, photos: Sequence[Photo], jobs: list[_Job], answers: list[CropAnswer]
-    ) -> tuple[list[_Job], list[CropAnswer]]:
+        self, photos: Sequence[Photo], jobs: list[Job], answers: list[CropAnswer]
+    ) -> tuple[list[Job], list[CropAnswer]]:
         """Crops that do not fit the hand found in them are set around it and looked at again."""
         jobs, answers = list(jobs), list(answers)
         waiting = list(range(len(jobs)))
         for _ in range(MOST_LOOKS):
-            fitted = {k: moved for k in waiting if (moved := self._fitted(jobs[k], answers[k])) is not None}
+            again = {k: found for k in waiting if (found := fitted(jobs[k], answers[k])) is not None}
             waiting = []
-            for k, answer in zip(fitted, self._run(photos, list(fitted.values())), strict=True):
+            for k, answer in zip(again, self._run(photos, list(again.values())), strict=True):
                 detected = jobs[k].score is not None
                 if detected or answer.hand > answers[k].hand:
-                    jobs[k], answers[k] = fitted[k], answer
+                    jobs[k], answers[k] = again[k], answer
                 if detected:
                     waiting.append(k)
         return jobs, answers
 
-    @staticmethod
-    def _fitted(job: _Job, answer: CropAnswer) -> _Job | None:
-        """The job with the crop that the hand found asks for; None where its own is near enough."""
-        points = job.crop.to_image(answer.projected)
-        box = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
-        if not np.isfinite(box).all():
-            return None
-        crop = replace(Crop.from_box(box), mirrored=job.crop.mirrored)
-        windows = np.array([crop.box, job.crop.box], dtype=np.float32)
-        if box_iou(windows[:1], windows[1:])[0, 0] >= SAME_WINDOW:
-            return None
-        return replace(job, crop=crop, box=job.box if job.score is None else box)
-
     def _answer(
-        self, photos: Sequence[Photo], jobs: list[_Job], first: list[CropAnswer]
+        self, photos: Sequence[Photo], jobs: list[Job], first: list[CropAnswer]
     ) -> list[tuple[Crop, CropAnswer, float]]:
         """For each job: the crop of the side chosen, the network's answer on it, and the log-odds of a right hand."""
         odds = [
@@ -300,13 +207,13 @@ class HandEstimator:
             return chosen
         return [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
 
-    def _score(self, job: _Job, answer: CropAnswer) -> float:
+    def _score(self, job: Job, answer: CropAnswer) -> float:
         """How surely a hand is there; of given boxes what the network says alone."""
         if job.score is None:
             return answer.present
         return combined_score(answer.hand, job.score, float(answer.weight.mean()))
 
-    def _hand(self, photo: Photo, job: _Job, chosen: tuple[Crop, CropAnswer, float]) -> Hand:
+    def _hand(self, photo: Photo, job: Job, chosen: tuple[Crop, CropAnswer, float]) -> Hand:
         """Crop units → the full photo and the camera."""
         crop, answer, odds = chosen
         height, width = photo.image.shape[:2]

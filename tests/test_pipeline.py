@@ -15,11 +15,12 @@ from densehand.crops import CropReader, log_odds
 from densehand.detect import Detection, Detector
 from densehand.detect.boxes import Candidates
 from densehand.errors import DensehandError, InputError
+from densehand.looks import DETECTORS_SIDE
 from densehand.network.calibration import Calibration
 from densehand.network.mesh import decode
 from densehand.network.zoo import build_model
 from densehand.photo import HandBox, Photo, check_box
-from densehand.pipeline import DETECTORS_SIDE, HandEstimator
+from densehand.pipeline import HandEstimator
 from densehand.render import silhouette
 from densehand.result import Hand
 from densehand.selection import READILY, SEEN
@@ -31,7 +32,13 @@ BOX = (60.0, 40.0, 150.0, 160.0)
 def one_look(monkeypatch, request):
     """An untrained network finds its hands anywhere, so boxes stay as they are unless a test is about that."""
     if "looks_again" not in request.node.name:
-        monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
+        monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
+
+
+def any_score(monkeypatch):
+    """Every detection counts as a hand, whatever the untrained network says of it."""
+    for name in ("pipeline.MIN_SCORE", "looks.MIN_SCORE", "looks.MIN_DOUBTFUL"):
+        monkeypatch.setattr(f"densehand.{name}", 0)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +188,7 @@ def test_an_unknown_side_is_the_mean_of_both_looks(estimator, network, image, bo
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("side_score", [0.5, 0.7, 0.999])
 def test_detector_and_network_agree_on_a_side(network, image, box, side, side_score, monkeypatch):
-    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
+    any_score(monkeypatch)
     detection = Detection(np.array(box), side, side_score, 0.8)
     (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image)
     sign = 1 if side == "right" else -1
@@ -195,7 +202,7 @@ def test_detector_and_network_agree_on_a_side(network, image, box, side, side_sc
 
 
 def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch):
-    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
+    any_score(monkeypatch)
     estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.9, 0.9)), "cpu")
     runs = []
     original = CropReader.run
@@ -212,18 +219,18 @@ def test_a_box_beside_its_hand_looks_again_around_the_hand(network, image, monke
     """The second look is at the box of the mesh found in the first, beyond the border too; so are given boxes looked
     at, but they stay what they are."""
     monkeypatch.setattr("densehand.pipeline.MOST_LOOKS", 1)
-    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
+    any_score(monkeypatch)
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
-    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
     (first,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
-    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 1.01)  # no box overlaps this well
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)  # no box overlaps this well
     (second,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
     projected = first.project(first.joints_3d)
     expected = np.concatenate([projected.min(axis=0), projected.max(axis=0)])
     np.testing.assert_allclose(second.box, expected, atol=0.05)
     (given,) = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])
     np.testing.assert_array_equal(given.box, np.float32(BOX))
-    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
     (around,) = HandEstimator(network, device="cpu", refine="off")(
         image, [HandBox(tuple(map(float, second.box)), "right")]
     )
@@ -236,14 +243,14 @@ def test_of_two_looks_at_a_given_box_the_one_surer_of_a_hand_counts(network, ima
     estimator, taken = HandEstimator(network, device="cpu", refine="off"), []
     for x in range(0, 160, 20):
         box = HandBox((20.0 + x, 40.0, 90.0 + x, 150.0), "right")
-        monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
+        monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
         (first,) = estimator(image, [box])
         points = first.project(first.joints_3d)
         around = tuple(map(float, [*points.min(axis=0), *points.max(axis=0)]))
         crop = Crop.from_box(around)
         with torch.no_grad():
             looks = estimator.crops.run([Photo(image)], [(0, Crop.from_box(box.box)), (0, crop)])
-        monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 1.01)
+        monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)
         (second,) = estimator(image, [box])
         taken.append(bool(looks[1].hand > looks[0].hand))
         expected = crop.to_image(looks[1].keypoints) if taken[-1] else first.keypoints_2d
@@ -253,7 +260,7 @@ def test_of_two_looks_at_a_given_box_the_one_surer_of_a_hand_counts(network, ima
 
 
 def test_given_side_overrules_the_detector(network, image, monkeypatch):
-    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
+    any_score(monkeypatch)
     estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.99, 0.99)), "cpu")
     (hand,) = estimator(image, side="left")
     assert hand.side == "left" and hand.side_score == 1.0
@@ -262,7 +269,7 @@ def test_given_side_overrules_the_detector(network, image, monkeypatch):
 @pytest.mark.parametrize(("scale", "bias"), [(1.0, 0.0), (2.0, -1.5)])
 def test_score_adds_the_raw_log_odds_of_network_detector_and_keypoints(network, image, monkeypatch, scale, bias):
     """Raw: the network's calibration changes the score of a given box, not of a detected one."""
-    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
+    any_score(monkeypatch)
     pixels = torch.from_numpy(crop_image(image, Crop.from_box(BOX), 224)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         estimate = network(pixels)
@@ -323,18 +330,17 @@ def test_weak_detections_and_the_whole_picture_wait_until_nothing_else_is_a_hand
 
 
 def test_no_more_than_the_best_few_weak_detections_are_looked_at(network, image, monkeypatch):
-    monkeypatch.setattr("densehand.pipeline.MOST_WEAK", 2)
+    monkeypatch.setattr("densehand.looks.MOST_WEAK", 2)
     found, _ = rounds_of(monkeypatch, network, image, (0.35, 0.3, 0.25, 0.2), ())
     assert found == [[0, 1], ["whole"]]
 
 
 def test_the_box_of_the_whole_pictures_hand_is_set_around_it_after_looks_again(network, image, monkeypatch):
-    monkeypatch.setattr("densehand.pipeline.MIN_SCORE", 0)
-    monkeypatch.setattr("densehand.pipeline.MIN_DOUBTFUL", 0)
+    any_score(monkeypatch)
     monkeypatch.setattr("densehand.pipeline.MOST_LOOKS", 1)
-    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 1.01)
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)
     (hand,) = HandEstimator(network, detector_of(), "cpu", refine="off")(image, side="right")
-    monkeypatch.setattr("densehand.pipeline.SAME_WINDOW", 0.0)
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
     first = HandEstimator(network, device="cpu", refine="off")(image, whole_image=True, side="right")[0]
     projected = first.project(first.joints_3d)
     np.testing.assert_allclose(hand.box, [*projected.min(axis=0), *projected.max(axis=0)], atol=0.1)

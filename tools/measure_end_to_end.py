@@ -38,8 +38,9 @@ from densehand.evaluate import append_rows
 from densehand.evaluation import mediapipe_hands
 from densehand.evaluation.prediction import LEAST_OVERLAP
 from densehand.images import read_image
+from densehand.looks import PROPOSED
 from densehand.metrics import box_iou
-from densehand.pipeline import PROPOSED, HandEstimator
+from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 
 INSIDE = 0.7  # an output that lies in an answered hand's box by this share of its own area is on that hand
