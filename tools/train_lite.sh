@@ -65,3 +65,6 @@ python tools/gather_backgrounds.py --data "$(dirname "$photos")" --out "$runs/ba
 densehand train "${common[@]}" --fits "$runs/fits-2.npz" --backgrounds "$runs/backgrounds" --out "$runs/lite-12" \
     --start "$runs/lite-11.safetensors" --size 160 --steps 4800 --lr 8e-4 --wide-crops --seed 41 "${more[@]}" \
     --rare 1.2 --synthesis.phone-share 0.25
+# 13. As in 8.
+python tools/average_weights.py "$runs/lite-11.safetensors" "$runs/lite-12/weights.safetensors" --shares 1 3 \
+    --out "$runs/lite-13.safetensors"
