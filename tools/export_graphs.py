@@ -85,7 +85,6 @@ def main() -> None:
     detector = fuse_batch_norms(DetectorNet().eval())
     for name, module, size, free in (
         ("dhpe-lite", EvidenceGraph(lite.evidence), 160, {0: "batch"}),
-        ("dhpe-lite-224", EvidenceGraph(lite.evidence), 224, {0: "batch"}),
         ("detector", DetectorGraph(detector), 64, {0: "batch", 2: "height", 3: "width"}),
     ):
         path = out / f"{name}.onnx"

@@ -1,6 +1,6 @@
 """What distinguishes one DHPE from another: a frozen dataclass per named model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -22,13 +22,10 @@ class DHPEConfig:
     storage: Literal["fp16", "int8"] = "fp16"  # of the packaged weights
 
 
-LITE = DHPEConfig("dhpe-lite", "efficientnet_lite0", "separable", head_width=96, head_depth=(2, 3), head_kernel=5)
-
 CONFIGS: dict[str, DHPEConfig] = {
     config.name: config
     for config in (
-        LITE,
-        replace(LITE, name="dhpe-lite-224"),  # the same network with weights for larger crops: slower, more exact
+        DHPEConfig("dhpe-lite", "efficientnet_lite0", "separable", head_width=96, head_depth=(2, 3), head_kernel=5),
         DHPEConfig("dhpe-r50", "resnet50", "dense", head_width=128, head_depth=(2, 2), head_kernel=3, storage="int8"),
         DHPEConfig(
             "dhpe-paper",
