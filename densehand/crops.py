@@ -18,9 +18,9 @@ from densehand.camera import Crop, crop_image
 from densehand.errors import WeightsError
 from densehand.hand import HandModel
 from densehand.hand.numpy_skin import mesh_of
+from densehand.hand.vector_skeleton import FEW
 from densehand.network.engine import to_batch
 from densehand.network.mesh import MeshParameters, decode
-from densehand.network.single import FEW
 from densehand.network.zoo import load_model
 from densehand.photo import Photo
 from densehand.refine.modes import FAST, PAPER
@@ -47,9 +47,8 @@ class Meshes:
         """Vertices and joints, metres."""
         pose, shape, rotation = self.parameters[:3]
         if pose.device.type == "cpu" and len(pose) <= FEW:
-            mesh_of_one, columns = mesh_of(self.hand), (pose.numpy(), shape.numpy(), rotation.numpy())
-            rows = [mesh_of_one(self.hand, *row) for row in zip(*columns, strict=True)]
-            vertices, joints = zip(*rows, strict=True)
+            columns = (value.numpy() for value in (pose, shape, rotation))
+            vertices, joints = zip(*map(mesh_of(self.hand), *columns), strict=True)
             return np.stack(vertices), np.stack(joints).astype(np.float32)
         with torch.no_grad():
             mesh = self.hand(pose, shape, rotation)

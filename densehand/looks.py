@@ -19,7 +19,7 @@ import numpy as np
 from densehand.camera import Crop
 from densehand.crops import CERTAIN, CropAnswer, log_odds
 from densehand.errors import InputError
-from densehand.metrics import box_iou
+from densehand.metrics import box_iou, tight_box
 from densehand.photo import Photo, check_box, check_picture
 from densehand.result import SIDES
 from densehand.selection import MIN_DOUBTFUL, MIN_SCORE
@@ -71,9 +71,9 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
         raise InputError(f"side {photo.side!r}: use auto, left or right")
     if photo.whole_image and photo.boxes is not None:
         raise InputError("whole_image and boxes exclude each other; give one of them")
+    whole = Crop((width / 2, height / 2), max(width, height) / 2)
     if photo.whole_image:
-        crop = Crop((width / 2, height / 2), max(width, height) / 2)
-        return [[_job(index, crop, None, photo.side, None, None)]]
+        return [[_job(index, whole, None, photo.side, None, None)]]
     if photo.boxes is not None:
         jobs = []
         for entry in photo.boxes:
@@ -90,8 +90,7 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
         sure = detection.score >= SURE
         rounds[not sure].append(replace(job, least=MIN_SCORE if sure else MIN_DOUBTFUL))
     everything = np.array([0, 0, width, height], dtype=np.float32)
-    crop = Crop((width / 2, height / 2), max(width, height) / 2)
-    last = _job(index, crop, everything, photo.side, None, WHOLE_PICTURE)
+    last = _job(index, whole, everything, photo.side, None, WHOLE_PICTURE)
     return [rounds[0], rounds[1][:MOST_WEAK], [replace(last, least=MIN_DOUBTFUL)]]
 
 
@@ -104,8 +103,7 @@ def _job(index: int, crop: Crop, box: np.ndarray | None, side: str, right: float
 
 def fitted(job: Job, answer: CropAnswer) -> Job | None:
     """The job with the crop that the hand found asks for; None where its own is near enough."""
-    points = job.crop.to_image(answer.projected)
-    box = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
+    box = tight_box(job.crop.to_image(answer.projected))
     if not np.isfinite(box).all():
         return None
     crop = replace(Crop.from_box(box), mirrored=job.crop.mirrored)

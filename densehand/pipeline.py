@@ -33,6 +33,7 @@ from densehand.crops import CropAnswer, CropReader, load_network, probability
 from densehand.errors import InputError
 from densehand.hand import HandModel
 from densehand.looks import MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
+from densehand.metrics import tight_box
 from densehand.network.zoo import resolve_device
 from densehand.photo import HandBox, Photo
 from densehand.refine.modes import FAST, parse_refine
@@ -223,7 +224,7 @@ class HandEstimator:
         scale = float(answer.h["scale"]) * crop.half_side
         focal = self.focal or default_focal(width, height)
         center = np.array([width / 2, height / 2])
-        box = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)]) if job.box is None else job.box
+        box = tight_box(keypoints) if job.box is None else job.box
         return Hand(
             side=side,
             side_score=1.0 if job.given else probability(odds if side == "right" else -odds),

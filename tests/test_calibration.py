@@ -1,9 +1,7 @@
 """Scores as probabilities: the measures, the map in the model card, where it applies and where not, how it is made."""
 
 import dataclasses
-import importlib.util
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +11,7 @@ from dummies import DummyHand
 from hands import make_hand, open_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tool_loader import load_tool
 
 from densehand import export
 from densehand.errors import InputError, WeightsError
@@ -271,10 +270,7 @@ def test_looks_know_what_is_near_and_show_both_sides(network):
 
 
 def test_the_tool_writes_card_rows_and_picture(tmp_path, monkeypatch, capsys):
-    file = Path(__file__).resolve().parent.parent / "tools" / "calibrate_estimator.py"
-    spec = importlib.util.spec_from_file_location("calibrate_estimator", file)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("calibrate_estimator")
     for name, looks in zip(
         ("photo_looks", "synthetic_looks", "background_looks", "frame_looks"), [*HANDS.values(), *EMPTY.values()],
         strict=True,

@@ -8,8 +8,8 @@ import torch
 
 from densehand.crops import CropAnswer, CropReader
 from densehand.hand import HandModel
+from densehand.hand.vector_skeleton import FEW
 from densehand.network.mesh import NUM_PARAMETERS, decode, skeleton_in_crop
-from densehand.network.single import FEW
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from densehand.detect import calibrate, evaluate
 from densehand.detect import train as training
-from densehand.detect.compose import Composer, similarity, tight_box, transform
+from densehand.detect.compose import Composer, similarity, transform
 from densehand.detect.data import (
     GUARD,
     LabelledHand,
@@ -26,6 +26,7 @@ from densehand.detect.data import (
 from densehand.detect.model import DetectorNet
 from densehand.detect.weights import load_net
 from densehand.errors import InputError
+from densehand.metrics import tight_box
 from densehand.network.backbone import create_trunk
 
 SKIN = (200, 140, 110)

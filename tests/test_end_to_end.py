@@ -1,34 +1,21 @@
 """tools/measure_end_to_end.py: what counts as found, missed, twice and false."""
 
 import csv
-import importlib.util
 import itertools
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tool_loader import load_tool
 
-from densehand.detect.compose import tight_box
 from densehand.detect.data import LabelledHand, Picture
 from densehand.errors import DependencyError
-from densehand.metrics import box_iou
+from densehand.metrics import box_iou, tight_box
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("measure_end_to_end", ROOT / "tools" / "measure_end_to_end.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load()
+tool = load_tool("measure_end_to_end")
 UNIT = np.random.default_rng(0).uniform(0, 1, (21, 2))
 UNIT = ((UNIT - UNIT.min(0)) / np.ptp(UNIT, axis=0)).astype(np.float32)
 

@@ -14,7 +14,7 @@ from densehand.hand.numpy_skin import mesh_of
 def agree(model: HandModel, seed: int, wild: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     pose, shape, rotation = (wild * torch.randn(n, generator=generator) for n in (45, 10, 4))
-    vertices, joints = mesh_of(model)(model, pose.numpy(), shape.numpy(), rotation.numpy())
+    vertices, joints = mesh_of(model)(pose.numpy(), shape.numpy(), rotation.numpy())
     expected = model(pose, shape, rotation)
     size = float(expected.vertices.abs().max())
     np.testing.assert_allclose(vertices, expected.vertices.numpy(), atol=2e-6 * size)

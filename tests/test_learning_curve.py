@@ -1,25 +1,19 @@
 """Error against pictures seen, from the logs of runs."""
 
 import csv
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from tool_loader import load_tool
 
 from densehand.errors import InputError
-
-TOOL = Path(__file__).parent.parent / "tools" / "learning_curve.py"
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("learning_curve", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("learning_curve")
 
 
 def make_run(folder, errors, batch=10, final=0.01):

@@ -1,14 +1,13 @@
 """Trunks: shapes, padding, freezing, folded batch norms, and the conversion of ImageNet weights."""
 
-import importlib.util
 import io
 import json
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tool_loader import load_tool
 from torch import nn
 
 from densehand.errors import WeightsError
@@ -16,15 +15,10 @@ from densehand.network import imagenet
 from densehand.network.backbone import TRUNKS, ConvBN, EfficientNetLite0, create_trunk
 from densehand.network.fuse import fuse_batch_norms
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope="module")
 def converter():
-    spec = importlib.util.spec_from_file_location("convert_imagenet", ROOT / "tools" / "convert_imagenet.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("convert_imagenet")
 
 
 def randomise_statistics(model: nn.Module) -> None:

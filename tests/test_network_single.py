@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from densehand.hand.model import quaternion_to_matrix
+from densehand.hand.vector_skeleton import FEW
 from densehand.network.mesh import NUM_PARAMETERS, decode, encode
-from densehand.network.single import FEW, decode_one, encode_one
+from densehand.network.single import decode_one, encode_one
 from densehand.network.zoo import load_model
 
 

@@ -10,8 +10,9 @@ from densehand.hand.anatomy import anatomical_to_pose, clamp_pose, limit_violati
 from densehand.hand.articulate import TURN, Articulation, place
 from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel
+from densehand.hand.vector_skeleton import FEW
 from densehand.network.mesh import NUM_PARAMETERS, POSE, decode, skeleton_in_crop
-from densehand.refine.fast import ALONE, FastProblem, FastWeights, refine_fast
+from densehand.refine.fast import FastProblem, FastWeights, refine_fast
 from densehand.refine.modes import FAST, parse_refine
 from densehand.refine.prior import error_covariance, load_precision, state_errors
 
@@ -129,7 +130,7 @@ def test_never_worse(hand: HandModel, double: HandModel, seed: int, spread: floa
 
 
 def test_batch_is_one_by_one(hand: HandModel) -> None:
-    count = ALONE + 1  # one batch; a single hand goes the way of single hands (test_refine_single.py)
+    count = FEW + 1  # one batch; a single hand goes the way of single hands (test_refine_single.py)
     start, target = random_h(hand, count, 8), evidence(hand, random_h(hand, count, 9))
     confidence = torch.rand(count, 21, generator=torch.Generator().manual_seed(10))
     together = refine_fast(hand, start, target, confidence)

@@ -91,10 +91,10 @@ def test_a_few_hands_go_alone_and_many_together(hand: HandModel, monkeypatch: py
     for name in ("refine_alone", "refine_together"):
         old = getattr(fast, name)
         monkeypatch.setattr(fast, name, lambda *a, n=name, o=old: ways.append((n, len(a[1]))) or o(*a))
-    for count in (0, 1, fast.ALONE, fast.ALONE + 1):
+    for count in (0, 1, fast.FEW, fast.FEW + 1):
         assert refine_fast(hand, *cases(hand, count, 1, 0.1, 0.1)).h.shape == (count, NUM_PARAMETERS)
     short, long = "refine_alone", "refine_together"
-    assert ways == [(long, 0), (short, 1), (short, fast.ALONE), (long, fast.ALONE + 1)]
+    assert ways == [(long, 0), (short, 1), (short, fast.FEW), (long, fast.FEW + 1)]
 
 
 def test_another_hand_model_and_a_replaced_buffer(hand: HandModel) -> None:

@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 
 from densehand.detect.data import hand_free_part, read_backgrounds, read_frames
+from densehand.files import write_bytes
 
-LONGEST = 2  # squares cut of one strip
+MOST = 2  # squares cut of one strip
 LEAST_CONTRAST = 24.0  # standard deviation of grey levels: bare walls teach nothing
 
 
@@ -27,7 +28,7 @@ def squares(strip: np.ndarray) -> Iterator[np.ndarray]:
     """Squares of the strip's shorter side, spread along the longer one."""
     height, width = strip.shape[:2]
     side = min(height, width)
-    count = min(LONGEST, max(height, width) // side)
+    count = min(MOST, max(height, width) // side)
     for place in np.linspace(0, max(height, width) - side, count) if count > 1 else [(max(height, width) - side) / 2]:
         start = int(place)
         yield strip[:, start : start + side] if width > height else strip[start : start + side]
@@ -60,9 +61,8 @@ def main() -> None:
             number = counts[source] = counts.get(source, 0) + 1
             if len(square) > chosen.size:
                 square = cv2.resize(square, (chosen.size, chosen.size), interpolation=cv2.INTER_AREA)
-            path = chosen.out / f"{source}_{number:05d}.png"
-            if not cv2.imwrite(str(path), cv2.cvtColor(square, cv2.COLOR_RGB2BGR)):
-                raise OSError(f"{path}: could not be written; is the disk full?")
+            png = cv2.imencode(".png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR))[1].tobytes()
+            write_bytes(chosen.out / f"{source}_{number:05d}.png", png)
     print(", ".join(f"{count} of {source}" for source, count in counts.items()))
 
 

@@ -30,7 +30,6 @@ import numpy as np
 import torch
 
 from densehand.detect.boxes import intersections
-from densehand.detect.compose import tight_box
 from densehand.detect.data import Picture, hand_free_part, read_backgrounds, read_crops, read_frames
 from densehand.detect.detector import Detector
 from densehand.errors import DependencyError
@@ -39,7 +38,7 @@ from densehand.evaluation import mediapipe_hands
 from densehand.evaluation.prediction import LEAST_OVERLAP
 from densehand.images import read_image
 from densehand.looks import PROPOSED
-from densehand.metrics import box_iou
+from densehand.metrics import box_iou, tight_box
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 

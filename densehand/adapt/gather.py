@@ -15,6 +15,7 @@ from densehand.camera import Crop, crop_image
 from densehand.data.photos import STORED_SIZE, read_rows
 from densehand.errors import InputError
 from densehand.images import find_images, read_image
+from densehand.metrics import tight_box
 from densehand.photo import Photo
 from densehand.pipeline import HandEstimator
 
@@ -76,9 +77,7 @@ def gather(
                 found.unreadable.append(error)
         for path, photo, hands in zip(group, photos, estimator.estimate(photos), strict=True):
             for hand in hands:
-                points = hand.keypoints_2d
-                box = np.concatenate([points.min(axis=0), points.max(axis=0)])
-                crop = Crop.from_box(box, PADDING, mirrored=hand.side == "left")
+                crop = Crop.from_box(tight_box(hand.keypoints_2d), PADDING, mirrored=hand.side == "left")
                 pictures.append(torch.from_numpy(crop_image(photo.image, crop, STORED_SIZE)))
                 found.crops.append(crop)
                 found.photo.append(len(found.paths))

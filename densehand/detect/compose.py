@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from densehand.detect.data import LabelledHand, Picture, Pixels, Points, cut_out, decoded, visible_rectangle
+from densehand.metrics import tight_box
 
 FRAME_SHARES = {"subhih": 0.5, "rf100": 0.25, "fingercount": 0.25}
 CROP_SHARES = {"asl1728": 0.26, "rf839": 0.26, "subhih": 0.16, "fingercount": 0.14, "digits": 0.1, "rf100": 0.08}
@@ -37,11 +38,6 @@ class Example:
     side_weight: Points
     ignore: Points
     keypoints: Points  # (n, 21, 2) px
-
-
-def tight_box(points: Points) -> Points:
-    """Tight box of points (n, 2)."""
-    return np.concatenate([points.min(0), points.max(0)]).astype(np.float32)
 
 
 def similarity(anchor: Points, target: Points, scale: float, angle: float, mirror: bool) -> Points:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densehand.errors import InputError
+from densehand.metrics import tight_box
 
 Pixels = NDArray[Any]  # uint8, H×W×3 (RGB) or H×W
 Points = NDArray[Any]  # float32, n×2 points, 4-number boxes or 2×3 matrices, px
@@ -148,17 +149,16 @@ def read_crops(folder: str | Path, held_back: bool) -> list[Picture]:
     return pictures
 
 
-def background_held_back(index: int) -> bool:
-    """Whether a background is held back for measuring: neighbours are crops of one photo, so it goes by eights."""
-    return (index // 8) % PERIOD == HELD_BACK
+def background_selected(index: int, held_back: bool) -> bool:
+    """Whether a background shows no hand and is of the split, by eights: neighbours are crops of one photo."""
+    return index not in BACKGROUNDS_WITH_HANDS and ((index // 8) % PERIOD == HELD_BACK) == held_back
 
 
 def read_backgrounds(folder: str | Path, held_back: bool) -> list[Picture]:
     """Hand-free pictures."""
     pictures = []
     for path in sorted((Path(folder) / "backgrounds").glob("*.jpg")):
-        index = int(path.stem)
-        if index not in BACKGROUNDS_WITH_HANDS and background_held_back(index) == held_back:
+        if background_selected(int(path.stem), held_back):
             pictures.append(Picture(path.read_bytes(), "background", []))
     return pictures
 
@@ -168,7 +168,7 @@ def hand_free_part(picture: Picture, least: int = 96) -> Pixels | None:
 
     None where no hand is labelled or the strip's shorter side is under `least` px.
     """
-    tight = [np.r_[hand.keypoints.min(0), hand.keypoints.max(0)] for hand in picture.hands]
+    tight = [tight_box(hand.keypoints) for hand in picture.hands]
     if not tight and not picture.ignore:
         return None
     image, taken = picture.decode(), np.array([*tight, *picture.ignore])

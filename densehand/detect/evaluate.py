@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from densehand.detect.boxes import intersections
-from densehand.detect.compose import similarity, tight_box, transform, transform_box
+from densehand.detect.compose import similarity, transform, transform_box
 from densehand.detect.data import (
     LabelledHand,
     Picture,
@@ -33,7 +33,7 @@ from densehand.detect.data import (
 )
 from densehand.detect.detector import Detection, Detector
 from densehand.detect.weights import NAME
-from densehand.metrics import box_iou
+from densehand.metrics import box_iou, tight_box
 from densehand.network.zoo import WEIGHTS_FOLDER, amend_card
 
 

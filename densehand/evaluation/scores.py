@@ -23,7 +23,7 @@ from densehand.data.augmentation import Augmentation
 from densehand.data.fits import fit_photos
 from densehand.data.photos import load_photos, need_folder, read_picture, read_rows
 from densehand.data.records import records_from_photos
-from densehand.detect.data import BACKGROUNDS_WITH_HANDS, EMPTY_FRAMES, background_held_back, is_held_back
+from densehand.detect.data import EMPTY_FRAMES, background_selected, is_held_back
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.calibration import NEAR
@@ -187,9 +187,7 @@ def _spread(available: int, wanted: int) -> Iterator[int]:
 
 def _measures(path: Path) -> bool:
     """Whether a hand-free picture is none that the networks saw in training, or that shows a hand."""
-    if not path.stem.isdigit():
-        return True
-    return int(path.stem) not in BACKGROUNDS_WITH_HANDS and background_held_back(int(path.stem))
+    return not path.stem.isdigit() or background_selected(int(path.stem), held_back=True)
 
 
 def _name(row: dict) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
 from jaxtyping import Float32, Float64
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from densehand.hand.keypoints import KEYPOINT_SOURCE
 from densehand.hand.model import HandModel
 from densehand.hand.numpy_rotations import matrices, matrix_of
-from densehand.hand.vector_skeleton import skeleton_of
+from densehand.hand.vector_skeleton import remade, skeleton_buffers, skeleton_of
 
 _EYE = np.eye(3)
 _JOINTS = [KEYPOINT_SOURCE.index(joint) for joint in range(16)]  # where the joints are among the keypoints
@@ -21,23 +19,22 @@ class SkinnedMesh:
     """The constants of a hand model's mesh, float32."""
 
     def __init__(self, model: HandModel) -> None:
-        self.source = _buffers(model)
+        self.skeleton = skeleton_of(model)
         template, shape_dirs, pose_dirs, self.weights, self.joints, self.joint_dirs = (
-            buffer.detach().cpu().float().numpy() for buffer in self.source
+            buffer.detach().cpu().float().numpy() for buffer in _own_buffers(model)
         )
         self.template, self.shape_dirs = template.ravel(), shape_dirs.reshape(template.size, -1)
         self.pose_dirs = pose_dirs.reshape(template.size, -1)
 
     def __call__(
         self,
-        model: HandModel,
         pose: Float32[np.ndarray, "45"],
         shape: Float32[np.ndarray, "10"],
         rotation: Float32[np.ndarray, "4"],
     ) -> tuple[Float32[np.ndarray, "V 3"], Float64[np.ndarray, "21 3"]]:
         """Vertices and keypoints: metres, wrist at the origin, turned by the quaternion [w, x, y, z] (any norm)."""
         local, turn = matrices(pose.astype(np.float64).reshape(15, 3)), matrix_of(rotation.astype(np.float64))
-        points, _, turns = skeleton_of(model).place(local, shape.astype(np.float64), turn, 1.0)
+        points, _, turns = self.skeleton.place(local, shape.astype(np.float64), turn, 1.0)
         pivots = self.joints + self.joint_dirs @ shape
         shifts = points[_JOINTS] - (turns @ pivots[..., None])[..., 0]
         rest = self.template + self.shape_dirs @ shape
@@ -49,16 +46,9 @@ class SkinnedMesh:
         return vertices, points
 
 
-_KNOWN: WeakKeyDictionary[HandModel, SkinnedMesh] = WeakKeyDictionary()
-
-
-def mesh_of(model: HandModel) -> SkinnedMesh:
-    """The model's mesh, made once, and anew where one of the buffers it was made of has been replaced."""
-    found = _KNOWN.get(model)
-    if found is None or any(a is not b for a, b in zip(found.source, _buffers(model), strict=True)):
-        found = _KNOWN[model] = SkinnedMesh(model)
-    return found
-
-
-def _buffers(model: HandModel) -> tuple[Tensor, ...]:
+def _own_buffers(model: HandModel) -> tuple[Tensor, ...]:
     return (model.template, model.shape_dirs, model.pose_dirs, model.weights, model._joints, model._joint_dirs)
+
+
+mesh_of = remade(SkinnedMesh, lambda model: _own_buffers(model) + skeleton_buffers(model))
+"""The model's mesh."""

@@ -8,7 +8,8 @@ beyond the joint. W and what lies beyond which joint never change: points and de
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +19,10 @@ from torch import Tensor
 from densehand.hand.keypoints import JOINT_PARENTS, KEYPOINT_SOURCE
 from densehand.hand.model import HandModel
 
+FEW = 8
+"""Up to so many hands are worked on one after another in numpy on a CPU; more are faster as one batch of torch's."""
+
+T = TypeVar("T")
 _EYE = np.eye(3)
 
 
@@ -41,9 +46,8 @@ class VectorSkeleton:
     """
 
     def __init__(self, model: HandModel) -> None:
-        self.source = _buffers(model)
         joints, dirs, tips, tip_shape, tip_pose, self.axes, lower, upper = (
-            buffer.detach().cpu().double().numpy() for buffer in self.source
+            buffer.detach().cpu().double().numpy() for buffer in skeleton_buffers(model)
         )
         self.axes_t = np.ascontiguousarray(self.axes.transpose(0, 2, 1))
         self.lower, self.upper = lower.ravel(), upper.ravel()
@@ -148,17 +152,26 @@ def _split(arms: Float64[np.ndarray, "315 3"]) -> Float64[np.ndarray, "3 21 15 1
     return arms.T.reshape(3, 21, 15, 1)
 
 
-_KNOWN: WeakKeyDictionary[HandModel, VectorSkeleton] = WeakKeyDictionary()
+def remade(
+    make: Callable[[HandModel], T], buffers: Callable[[HandModel], tuple[Tensor, ...]]
+) -> Callable[[HandModel], T]:
+    """`make` once a model, and anew where one of the `buffers` it was made of has been replaced."""
+    known: WeakKeyDictionary[HandModel, tuple[tuple[Tensor, ...], T]] = WeakKeyDictionary()
+
+    def of(model: HandModel) -> T:
+        source, held = buffers(model), known.get(model)
+        if held is None or any(a is not b for a, b in zip(held[0], source, strict=True)):
+            held = known[model] = source, make(model)
+        return held[1]
+
+    return of
 
 
-def skeleton_of(model: HandModel) -> VectorSkeleton:
-    """The model's skeleton, made once, and anew where one of the buffers it was made of has been replaced."""
-    found = _KNOWN.get(model)
-    if found is None or any(a is not b for a, b in zip(found.source, _buffers(model), strict=True)):
-        found = _KNOWN[model] = VectorSkeleton(model)
-    return found
-
-
-def _buffers(model: HandModel) -> tuple[Tensor, ...]:
+def skeleton_buffers(model: HandModel) -> tuple[Tensor, ...]:
+    """What a `VectorSkeleton` is made of."""
     tips = (model._tips, model._tip_shape, model._tip_pose)
     return (model._joints, model._joint_dirs, *tips, model.joint_axes, model.limits_lower, model.limits_upper)
+
+
+skeleton_of = remade(VectorSkeleton, skeleton_buffers)
+"""The model's skeleton."""

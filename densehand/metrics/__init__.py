@@ -30,7 +30,7 @@ from densehand.metrics.keypoints import (
     keypoint_error,
     pck,
 )
-from densehand.metrics.regions import MaskScores, box_iou, mask_iou, mask_scores, side_accuracy
+from densehand.metrics.regions import MaskScores, box_iou, mask_iou, mask_scores, side_accuracy, tight_box
 from densehand.metrics.sequences import acceleration_error, jitter
 from densehand.metrics.shape import (
     MIDDLE_PROXIMAL,
@@ -83,5 +83,6 @@ __all__ = [
     "root_relative_error",
     "scaled_error",
     "side_accuracy",
+    "tight_box",
     "view_consistency",
 ]

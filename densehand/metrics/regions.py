@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from numpy import ndarray
 
 from densehand.errors import InputError
@@ -56,6 +56,11 @@ def box_iou(a: Float[ndarray, "n 4"], b: Float[ndarray, "m 4"]) -> Float[ndarray
     areas = (a[..., 2:] - a[..., :2]).clip(0).prod(-1) + (b[..., 2:] - b[..., :2]).clip(0).prod(-1)
     union = areas - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def tight_box(points: Float[ndarray, "n 2"]) -> Float32[ndarray, "4"]:
+    """The box `[x0, y0, x1, y1]` tight around points."""
+    return np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
 
 
 def side_accuracy(predicted: Sequence[str | None], target: Sequence[str]) -> float:

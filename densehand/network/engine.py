@@ -41,7 +41,19 @@ class DetectorGraph(nn.Module):
         return tuple(self.net(images)[:4])
 
 
-class GraphEngine:
+class Shortcut:
+    """Runs a part of a network faster than torch on a CPU, with the weights it had when this was made."""
+
+    @staticmethod
+    def suits(values: Tensor) -> bool:
+        """Whether these are float32 on the CPU and no gradients are wanted."""
+        return values.device.type == "cpu" and values.dtype == torch.float32 and not torch.is_grad_enabled()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copied network may be given other weights: it goes without."""
+
+
+class GraphEngine(Shortcut):
     """The packaged graph ``name`` with a module's weights: pictures in, the graph's outputs out, float32 on the CPU.
 
     Raises ``ImportError`` where ONNX Runtime is not installed, ``OSError`` without such a graph, ``ValueError`` where
@@ -68,15 +80,7 @@ class GraphEngine:
 
     def takes(self, images: Tensor) -> bool:
         """Whether these pictures can be run here: float32 on the CPU, without gradients, of the graph's size."""
-        return (
-            images.device.type == "cpu"
-            and images.dtype == torch.float32
-            and not torch.is_grad_enabled()
-            and (not isinstance(self.size, int) or images.shape[-1] == self.size)
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copied network may be given other weights: it goes without an engine."""
+        return self.suits(images) and (not isinstance(self.size, int) or images.shape[-1] == self.size)
 
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         outputs = self.runner.run(None, {"images": images.contiguous().numpy()})

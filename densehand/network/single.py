@@ -6,7 +6,7 @@ layer is the same in every iteration and computed once.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from densehand.hand.model import HandModel
 from densehand.hand.numpy_rotations import matrices, matrix_of, quaternions
-from densehand.hand.vector_skeleton import skeleton_of
+from densehand.hand.vector_skeleton import FEW, skeleton_of
+from densehand.network.engine import Shortcut
 from densehand.network.mesh import (
     NUM_PARAMETERS,
     POSE,
@@ -27,9 +28,6 @@ from densehand.network.mesh import (
     TRANSLATION,
     MeshRegressor,
 )
-
-FEW = 8
-"""Hands at a time from which on torch's batches are faster."""
 
 _R0 = matrix_of(np.array(R0))
 
@@ -59,12 +57,13 @@ def encode_one(placed: Placed) -> Float64[np.ndarray, "63"]:
     return h
 
 
-class SingleRegressor:
+class SingleRegressor(Shortcut):
     """A regressor's two layers, as they are now, and the skeleton of its hand model."""
 
     def __init__(self, regressor: MeshRegressor, hand: HandModel) -> None:
         self.hand, self.iterations = hand, regressor.iterations
-        layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in _layers(regressor)]
+        pair = (regressor.f_e3d, regressor.f_ref)
+        layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in pair]
         width = layers[0][0].shape[1] - 42 - 63
         self.seen = np.ascontiguousarray(np.concatenate([weight[:, :width] for weight, _ in layers]))
         self.bias = np.concatenate([bias for _, bias in layers])
@@ -72,11 +71,7 @@ class SingleRegressor:
 
     def takes(self, features: Tensor) -> bool:
         """Whether these are few enough features on the CPU, in float32 and without gradients."""
-        plain = features.device.type == "cpu" and features.dtype == torch.float32
-        return plain and not torch.is_grad_enabled() and len(features) <= FEW
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copied network may be given other weights: it goes without."""
+        return self.suits(features) and len(features) <= FEW
 
     def __call__(
         self, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"]
@@ -109,7 +104,3 @@ class SingleRegressor:
             all_h.append(h)
             all_y.append(y)
         return all_j, all_h, all_y
-
-
-def _layers(regressor: MeshRegressor) -> tuple[torch.nn.Linear, torch.nn.Linear]:
-    return regressor.f_e3d, regressor.f_ref

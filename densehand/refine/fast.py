@@ -20,13 +20,11 @@ from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
 from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TURN, Articulation, place
 from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel, quaternion_to_matrix
+from densehand.hand.vector_skeleton import FEW
 from densehand.network.mesh import MeshParameters, decode, encode
 from densehand.refine.prior import load_precision
 from densehand.refine.refined import Refined, weighted_distance
 from densehand.refine.single import refine_alone
-
-ALONE = 8
-"""Up to so many hands are refined one after another on a CPU (`refine/single.py`)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def refine_fast(
     pull; a hand whose h is not finite, or which no step improves, is given back as it was, bit for bit.
     """
     weights = weights or FastWeights()
-    alone = 0 < len(h) <= ALONE and h.device.type == "cpu"
+    alone = 0 < len(h) <= FEW and h.device.type == "cpu"
     refine = refine_alone if alone else refine_together
     return refine(hand, h, keypoints, confidence, weights, iterations)
 

@@ -1,0 +1,169 @@
+"""Which crops of a photo are looked at, in which order, and where the network looks again."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from untrained import BOX, any_score, detector_of, untrained, waves
+
+from densehand.camera import Crop
+from densehand.crops import CropReader
+from densehand.detect import Detection, Detector
+from densehand.detect.boxes import Candidates
+from densehand.photo import HandBox, Photo
+from densehand.pipeline import HandEstimator
+
+
+@pytest.fixture(autouse=True)
+def one_look(monkeypatch, request):
+    """An untrained network finds its hands anywhere, so boxes stay as they are unless a test is about that."""
+    if "looks_again" not in request.node.name:
+        monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return waves()
+
+
+@pytest.fixture(scope="module")
+def network(image):
+    return untrained(image)
+
+
+def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch):
+    any_score(monkeypatch)
+    estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.9, 0.9)), "cpu")
+    runs = []
+    original = CropReader.run
+    monkeypatch.setattr(
+        CropReader,
+        "run",
+        lambda self, photos, crops, *a: runs.append(len(crops)) or original(self, photos, crops, *a),
+    )
+    estimator(image, side="left")
+    assert [n for n in runs if n] == [1]
+
+
+def test_a_box_beside_its_hand_looks_again_around_the_hand(network, image, monkeypatch):
+    """The second look is at the box of the mesh found in the first, beyond the border too; so are given boxes looked
+    at, but they stay what they are."""
+    monkeypatch.setattr("densehand.pipeline.MOST_LOOKS", 1)
+    any_score(monkeypatch)
+    detection = Detection(np.array(BOX), "right", 0.9, 0.9)
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
+    (first,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)  # no box overlaps this well
+    (second,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
+    projected = first.project(first.joints_3d)
+    expected = np.concatenate([projected.min(axis=0), projected.max(axis=0)])
+    np.testing.assert_allclose(second.box, expected, atol=0.05)
+    (given,) = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])
+    np.testing.assert_array_equal(given.box, np.float32(BOX))
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
+    (around,) = HandEstimator(network, device="cpu", refine="off")(
+        image, [HandBox(tuple(map(float, second.box)), "right")]
+    )
+    for hand in (second, given):
+        np.testing.assert_allclose(hand.keypoints_2d, around.keypoints_2d, atol=0.05)
+
+
+def test_of_two_looks_at_a_given_box_the_one_surer_of_a_hand_counts(network, image, monkeypatch):
+    """It looks again where no crop fits well enough, and the box stays what it was."""
+    estimator, taken = HandEstimator(network, device="cpu", refine="off"), []
+    for x in range(0, 160, 20):
+        box = HandBox((20.0 + x, 40.0, 90.0 + x, 150.0), "right")
+        monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
+        (first,) = estimator(image, [box])
+        points = first.project(first.joints_3d)
+        around = tuple(map(float, [*points.min(axis=0), *points.max(axis=0)]))
+        crop = Crop.from_box(around)
+        with torch.no_grad():
+            looks = estimator.crops.run([Photo(image)], [(0, Crop.from_box(box.box)), (0, crop)])
+        monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)
+        (second,) = estimator(image, [box])
+        taken.append(bool(looks[1].hand > looks[0].hand))
+        expected = crop.to_image(looks[1].keypoints) if taken[-1] else first.keypoints_2d
+        np.testing.assert_allclose(second.keypoints_2d, expected, atol=0.05)
+        np.testing.assert_array_equal(second.box, np.float32(box.box))
+    assert True in taken and False in taken
+
+
+PLACES = [(20.0, 20.0, 70.0, 80.0), (90.0, 30.0, 140.0, 90.0), (160.0, 100.0, 230.0, 180.0), (30.0, 110.0, 90.0, 190.0)]
+
+
+def rounds_of(monkeypatch, network, image, scores, hands):
+    """The places looked at in turn ("whole" for the whole picture) and the hands kept, where the network takes only the
+    places `hands` for hands."""
+    looked = []
+    original = CropReader.run
+
+    def run(self, photos, crops, *rest):
+        names = []
+        for _, crop in crops:
+            found = [k for k, place in enumerate(PLACES) if Crop.from_box(place).center == crop.center]
+            names.append(found[0] if found else "whole")
+        looked.append(names)
+        answers = original(self, photos, crops, *rest)
+        odds = [math.log(9999) * (1 if name in hands else -1) for name in names]
+        return [
+            dataclasses.replace(answer, hand=o, weight=np.full(21, 0.5))  # of keypoints as likely as not: no witness
+            for answer, o in zip(answers, odds, strict=True)
+        ]
+
+    monkeypatch.setattr(CropReader, "run", run)
+    found = [Detection(np.array(p), "right", 0.9, s) for p, s in zip(PLACES, scores, strict=False)]
+    kept = HandEstimator(network, detector_of(*found), "cpu", refine="off")(image, side="right")
+    return [names for names in looked if names], kept
+
+
+@pytest.mark.parametrize(
+    ("scores", "hands", "looks"),
+    [
+        ((0.9, 0.2), (0, 1), [[0]]),  # a clear hand: nothing else is looked at
+        ((0.9, 0.3, 0.2), (1,), [[0], [1, 2]]),
+        ((0.9, 0.3, 0.2), ("whole",), [[0], [1, 2], ["whole"]]),
+        ((0.3,), (), [[0], ["whole"]]),
+        ((), ("whole",), [["whole"]]),
+    ],
+)
+def test_weak_detections_and_the_whole_picture_wait_until_nothing_else_is_a_hand(
+    network, image, monkeypatch, scores, hands, looks
+):
+    found, kept = rounds_of(monkeypatch, network, image, scores, hands)
+    assert found == looks
+    assert len(kept) == min(len(hands), 1)
+
+
+def test_no_more_than_the_best_few_weak_detections_are_looked_at(network, image, monkeypatch):
+    monkeypatch.setattr("densehand.looks.MOST_WEAK", 2)
+    found, _ = rounds_of(monkeypatch, network, image, (0.35, 0.3, 0.25, 0.2), ())
+    assert found == [[0, 1], ["whole"]]
+
+
+def test_the_box_of_the_whole_pictures_hand_is_set_around_it_after_looks_again(network, image, monkeypatch):
+    any_score(monkeypatch)
+    monkeypatch.setattr("densehand.pipeline.MOST_LOOKS", 1)
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)
+    (hand,) = HandEstimator(network, detector_of(), "cpu", refine="off")(image, side="right")
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
+    first = HandEstimator(network, device="cpu", refine="off")(image, whole_image=True, side="right")[0]
+    projected = first.project(first.joints_3d)
+    np.testing.assert_allclose(hand.box, [*projected.min(axis=0), *projected.max(axis=0)], atol=0.1)
+
+
+@pytest.mark.parametrize("score", [0.2, 0.5])
+def test_the_detector_looks_again_unless_something_is_sure(monkeypatch, score):
+    """A low threshold, for proposals, does not do away with the looks again."""
+    looks = []
+
+    def look(self, picture, windows):
+        looks.append((picture.shape, len(windows)))
+        return Candidates(np.float32([[10, 10, 60, 60]]), np.float32([score]), np.float32([0.9]))
+
+    monkeypatch.setattr(Detector, "_look", look)
+    found = Detector(torch.nn.Identity(), threshold=0.1)(np.zeros((500, 500, 3), np.uint8))
+    assert [count for _, count in looks] == ([1, 1, 9] if score == 0.2 else [1])
+    assert all(detection.score == pytest.approx(score) for detection in found) and found
