@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -49,6 +49,8 @@ SAME_WINDOW = 0.75
 MOST_LOOKS = 2
 """… at most this many times where the box was detected, once where it was given."""
 
+Witness = Literal["nobody", "detector", "network", "caller"]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -57,10 +59,20 @@ class Job:
     photo: int
     crop: Crop  # mirrored as the guessed side asks
     box: np.ndarray | None  # None: to be taken from the keypoints found
-    right: float | None  # log-odds of a right hand before the network; None where nothing is known
-    given: bool  # the side is the caller's: not for the network to judge
+    right: float  # log-odds of a right hand …
+    witness: Witness  # … and whose word that is; nobody's is 0
     score: float | None  # the detector's
     least: float = 0.0  # where detected: a lower score is no hand's
+
+    @property
+    def settled(self) -> bool:
+        """Whether the network's answer on this crop says nothing new of the side."""
+        return self.witness in ("network", "caller")
+
+    @property
+    def turned(self) -> Job:
+        """The same crop as if the hand were the other one."""
+        return replace(self, crop=replace(self.crop, mirrored=not self.crop.mirrored))
 
 
 def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> list[list[Job]]:
@@ -95,10 +107,12 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
 
 
 def _job(index: int, crop: Crop, box: np.ndarray | None, side: str, right: float | None, score: float | None) -> Job:
-    given = side != "auto"
-    if given:
+    """`right`: the detector's log-odds, if it has a say."""
+    if side != "auto":
         right = CERTAIN if side == "right" else -CERTAIN
-    return Job(index, replace(crop, mirrored=right is not None and right < 0), box, right, given, score)
+    witness: Witness = "caller" if side != "auto" else "nobody" if right is None else "detector"
+    odds = right or 0.0
+    return Job(index, replace(crop, mirrored=odds < 0), box, odds, witness, score)
 
 
 def fitted(job: Job, answer: CropAnswer) -> Job | None:

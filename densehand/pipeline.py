@@ -8,9 +8,9 @@ mirrored back. Where nobody gives the side, three witnesses decide, each with a 
 - the network's `side_logit` on the mirrored crop, its sign turned.
 
 A crop with a detected side is run in that orientation. Only if the sum of the log-odds then points to the other side
-is it run mirrored too; a crop without any side is run both ways. The two network answers are averaged (they see the
-same pixels), a quarter of the detector's log-odds is added, and the estimate of the orientation that agrees with the
-sum is kept. `side_score` is the probability of the side chosen.
+is it run mirrored too; a crop without any side is run both ways at once. The two network answers are averaged (they
+see the same pixels), a quarter of the detector's log-odds is added, and the estimate of the orientation that agrees
+with the sum is kept. `side_score` is the probability of the side chosen.
 
 Crops. `looks.py` says which are looked at, in which order, and where the network looks again.
 
@@ -139,7 +139,8 @@ class HandEstimator:
         first: list[CropAnswer] = []
         while any(waiting):  # a round of each photo that has one left
             tried = [job for rounds in waiting if rounds for job in rounds.pop(0)]
-            for job, look in zip(*self._look_again(photos, tried, self._run(photos, tried)), strict=True):
+            sided = self._settle(photos, tried, self._run(photos, tried))
+            for job, look in zip(*self._look_again(photos, *sided), strict=True):
                 if job.score is None or self._score(job, look) >= job.least:
                     jobs.append(job)
                     first.append(look)
@@ -155,6 +156,20 @@ class HandEstimator:
 
     def _run(self, photos: Sequence[Photo], jobs: Sequence[Job]) -> list[CropAnswer]:
         return self.crops.run(photos, [(job.photo, job.crop) for job in jobs])
+
+    def _settle(
+        self, photos: Sequence[Photo], jobs: list[Job], answers: list[CropAnswer]
+    ) -> tuple[list[Job], list[CropAnswer]]:
+        """Crops of which no side is known are looked at mirrored too; the orientation of the side found is kept, before
+        anything is measured in the other."""
+        jobs, answers = list(jobs), list(answers)
+        unknown = [k for k, job in enumerate(jobs) if job.witness == "nobody"]
+        for k, turned in zip(unknown, self._run(photos, [jobs[k].turned for k in unknown]), strict=True):
+            right = (answers[k].right + turned.right) / 2
+            if (right < 0) != jobs[k].crop.mirrored:
+                jobs[k], answers[k] = jobs[k].turned, turned
+            jobs[k] = replace(jobs[k], right=right, witness="network")
+        return jobs, answers
 
     def _look_again(
         self, photos: Sequence[Photo], jobs: list[Job], answers: list[CropAnswer]
@@ -177,23 +192,13 @@ class HandEstimator:
         self, photos: Sequence[Photo], jobs: list[Job], first: list[CropAnswer]
     ) -> list[tuple[Crop, CropAnswer, float]]:
         """For each job: the crop of the side chosen, the network's answer on it, and the log-odds of a right hand."""
-        odds = [
-            (job.right or 0.0) + (0.0 if job.given else answer.right) for job, answer in zip(jobs, first, strict=True)
-        ]
-        doubtful = [
-            k
-            for k, job in enumerate(jobs)
-            if not job.given and (job.right is None or (odds[k] < 0) != job.crop.mirrored)
-        ]
-        turned = [replace(jobs[k].crop, mirrored=not jobs[k].crop.mirrored) for k in doubtful]
-        second = self.crops.run(photos, [(jobs[k].photo, crop) for k, crop in zip(doubtful, turned, strict=True)])
+        odds = [job.right + (0.0 if job.settled else look.right) for job, look in zip(jobs, first, strict=True)]
         chosen = [(job.crop, answer, total) for job, answer, total in zip(jobs, first, odds, strict=True)]
-        for k, crop, answer in zip(doubtful, turned, second, strict=True):
-            total = (jobs[k].right or 0.0) + (first[k].right + answer.right) / 2
-            if (total < 0) == crop.mirrored:
-                chosen[k] = crop, answer, total
-            else:
-                chosen[k] = jobs[k].crop, first[k], total
+        doubtful = [k for k, job in enumerate(jobs) if not job.settled and (odds[k] < 0) != job.crop.mirrored]
+        for k, turned in zip(doubtful, self._run(photos, [jobs[k].turned for k in doubtful]), strict=True):
+            total = jobs[k].right + (first[k].right + turned.right) / 2
+            keep = (total < 0) == jobs[k].crop.mirrored
+            chosen[k] = (jobs[k].crop, first[k], total) if keep else (jobs[k].turned.crop, turned, total)
         if self.consensus:
             kept = [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)]
             agreed = self.crops.consensus(photos, kept, [answer for _, answer, _ in chosen])
@@ -227,7 +232,7 @@ class HandEstimator:
         box = tight_box(keypoints) if job.box is None else job.box
         return Hand(
             side=side,
-            side_score=1.0 if job.given else probability(odds if side == "right" else -odds),
+            side_score=1.0 if job.witness == "caller" else probability(odds if side == "right" else -odds),
             score=self._score(job, answer),
             box=box,
             keypoints_2d=keypoints,

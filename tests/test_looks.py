@@ -91,6 +91,29 @@ def test_of_two_looks_at_a_given_box_the_one_surer_of_a_hand_counts(network, ima
     assert True in taken and False in taken
 
 
+def test_an_unknown_side_is_settled_before_it_looks_again(network, image, monkeypatch):
+    """What lies where is measured in the orientation of the side found: in the other the network knows no hand."""
+    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)
+    looked, original = [], CropReader.run
+
+    def run(self, photos, crops, *rest):
+        looked.extend(crop for _, crop in crops)
+        return original(self, photos, crops, *rest)
+
+    monkeypatch.setattr(CropReader, "run", run)
+    sides = set()
+    for x in range(0, 180, 20):
+        looked.clear()
+        (hand,) = HandEstimator(network, device="cpu", refine="off")(
+            image, [HandBox((20.0 + x, 40.0, 90.0 + x, 150.0))]
+        )
+        straight, turned, again = looked
+        assert (straight.mirrored, turned.mirrored) == (False, True) and straight.center == turned.center
+        assert again.mirrored == (hand.side == "left") and again.center != straight.center
+        sides.add(hand.side)
+    assert sides == {"left", "right"}
+
+
 PLACES = [(20.0, 20.0, 70.0, 80.0), (90.0, 30.0, 140.0, 90.0), (160.0, 100.0, 230.0, 180.0), (30.0, 110.0, 90.0, 190.0)]
 
 
