@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from densehand.camera import Crop, crop_image
+from densehand.camera import Crop
 from densehand.errors import WeightsError
 from densehand.hand import HandModel
 from densehand.hand.numpy_skin import mesh_of
@@ -24,6 +24,7 @@ from densehand.network.mesh import MeshParameters, decode
 from densehand.network.zoo import load_model
 from densehand.photo import Photo
 from densehand.refine.modes import FAST, PAPER
+from densehand.resample import crop_image
 from densehand.result import Refinement
 from densehand.retarget import retarget
 

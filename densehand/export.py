@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from PIL import Image, PngImagePlugin
 
+from densehand.document import SCHEMA
 from densehand.errors import InputError
 from densehand.files import write_bytes
-from densehand.result import SCHEMA, Hand, Refinement
+from densehand.result import Hand, Refinement
 
 if TYPE_CHECKING:
     import trimesh
@@ -39,7 +40,7 @@ _GLTF_AXES = np.array([1, -1, -1], dtype=np.float32)
 
 
 def write_json(path: str | Path, document: dict[str, Any]) -> None:
-    """Write a document of `densehand.result.document`: UTF-8, one line a field, no NaN."""
+    """Write a document of `densehand.document.document`: UTF-8, one line a field, no NaN."""
     hands = []
     for hand in document["hands"]:
         fields = (f"      {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in hand.items())

@@ -1,4 +1,4 @@
-"""`Hand`: what is known of one hand in one photo, and the JSON document `densehand/1` that carries it.
+"""`Hand`: what is known of one hand in one photo, and its entry in the JSON document `densehand/1` (document.py).
 
 Frames: pixels of the full image (continuous, pixel (i, j) covers [j, j+1) × [i, i+1)); metres along the camera's axes
 (x right, y down, z forward). The model inside is always a right hand: for a left hand `pose`, `shape` and `rotation`
@@ -8,24 +8,20 @@ are those of the mirrored picture (x → −x), while everything in the image or
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from densehand.errors import InputError
-from densehand.files import reason
 
 if TYPE_CHECKING:
     from densehand.hand.model import HandModel
     from densehand.render import Fragments
 
-SCHEMA = "densehand/1"
 SIDES = ("left", "right")
 
 _SHAPES = {
@@ -293,37 +289,6 @@ def faces_of(hand_model: HandModel, side: str) -> np.ndarray:
     """(F, 3) int64 faces, counter-clockwise from outside for the given side."""
     faces = hand_model.faces.detach().cpu().numpy()
     return np.ascontiguousarray(faces[:, ::-1]) if side == "left" else faces
-
-
-def document(image: str, width: int, height: int, model: str, hands: Sequence[Hand]) -> dict[str, Any]:
-    """The JSON document of one photo, schema `densehand/1`."""
-    entries = [hand.to_json_dict() for hand in hands]
-    return {"schema": SCHEMA, "image": image, "width": width, "height": height, "model": model, "hands": entries}
-
-
-def read_document(path: str | Path) -> dict[str, Any]:
-    """Read a document written by `document` (its hands stay plain entries: see `Hand.from_json_dict`).
-
-    Errors:
-        InputError: not readable, not JSON, not of this schema, or without the entries every document has.
-    """
-    path = Path(path)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({str(error).splitlines()[0]}); write it with densehand predict") from error
-    found = record.get("schema") if isinstance(record, dict) else None
-    if found != SCHEMA:
-        raise InputError(f"{path}: schema {found!r}, not {SCHEMA!r}; write it with densehand predict")
-    kinds = {"image": str, "width": int, "height": int, "model": str, "hands": list}
-    for name, kind in kinds.items():
-        if not isinstance(record.get(name), kind):
-            raise InputError(f"{path}: {name!r} is missing or of the wrong kind; write it with densehand predict")
-    if min(record["width"], record["height"]) < 1:
-        raise InputError(f"{path}: the image size is not positive; write it with densehand predict")
-    return record
 
 
 def _plain(value: Any) -> Any:

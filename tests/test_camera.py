@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densehand import camera
-from densehand.camera import Crop, crop_image
+from densehand.camera import Crop
 from densehand.errors import InputError
+from densehand.resample import crop_image
 
 pixel = st.floats(-5000, 5000)
 length = st.floats(0.01, 5000)

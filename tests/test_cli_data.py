@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from test_data_readers import CAMERA, JOINTS, picture, projected
+from reader_files import CAMERA, JOINTS, picture, projected
 
 from densehand.cli import run
 from densehand.cli.data import MAX_TILES, TILE, draw_tile

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_data_readers import CAMERA, JOINTS, picture, projected, write
+from reader_files import CAMERA, JOINTS, picture, projected, write
 
 from densehand.data.readers import missing_files, read_dataset
 from densehand.errors import InputError

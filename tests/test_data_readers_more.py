@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_data_readers import CAMERA, JOINTS, picture, projected, write
+from reader_files import CAMERA, JOINTS, picture, projected, write
 
 from densehand.data.readers import dataset, dataset_names, missing_files, read_dataset
 from densehand.data.readers.dexycb import SERIALS, _split

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from densehand.detect import calibrate, evaluate
+from densehand.detect import calibrate, compose, evaluate
 from densehand.detect import train as training
 from densehand.detect.compose import Composer, similarity, transform
 from densehand.detect.data import (
@@ -87,7 +87,7 @@ def test_examples_are_well_formed(composer):
 
 def test_labels_lie_where_the_hand_was_painted(composer, monkeypatch):
     """Keypoints must follow the pixels through scaling, turning, mirroring and reduced decoding."""
-    monkeypatch.setattr(composer, "_recolour", lambda image: image)
+    monkeypatch.setattr(compose, "recolour", lambda image, random: image)
     picture = composer.frames["subhih"][0]
     checked = 0
     for scale, angle in ((0.3, 0.4), (0.6, -2.0), (1.0, 3.0), (1.7, 1.0)):

@@ -1,4 +1,4 @@
-"""tools/measure_end_to_end.py: what counts as found, missed, twice and false."""
+"""Full photos: what counts as found, missed, twice and false, and tools/measure_end_to_end.py, which measures it."""
 
 import csv
 import itertools
@@ -13,6 +13,16 @@ from tool_loader import load_tool
 
 from densehand.detect.data import LabelledHand, Picture
 from densehand.errors import DependencyError
+from densehand.evaluation.end_to_end import (
+    Found,
+    LabelledPhoto,
+    Tally,
+    Verdict,
+    cut,
+    match_hands,
+    spread,
+    without_hands,
+)
 from densehand.metrics import box_iou, tight_box
 
 tool = load_tool("measure_end_to_end")
@@ -25,7 +35,7 @@ def points(x: float, y: float, size: float) -> np.ndarray:
 
 
 def case(*hands: np.ndarray, ignore=(), complete: bool = True):
-    return tool.Case(
+    return LabelledPhoto(
         np.zeros((200, 300, 3), np.uint8),
         np.array(hands, np.float32).reshape(-1, 21, 2),
         np.array([k % 2 == 0 for k in range(len(hands))], bool),
@@ -35,20 +45,20 @@ def case(*hands: np.ndarray, ignore=(), complete: bool = True):
 
 
 def found(*hands: np.ndarray, side: str = "right"):
-    return [tool.Found(hand, side) for hand in hands]
+    return [Found(hand, side) for hand in hands]
 
 
 def test_each_output_is_one_of_found_twice_unknown_and_false():
     a, b = points(10, 10, 80), points(150, 20, 60)
     outputs = found(a + 15, b + 2, a + 1, points(40, 40, 20), points(220, 140, 40), points(20, 150, 40))
     photo = case(a, b, ignore=[(10, 140, 80, 199)])
-    verdict = tool.judge(photo, outputs)
+    verdict = match_hands(photo, outputs)
     assert sorted(verdict.pairs) == [(0, 2), (1, 1)]  # the nearer one answers
     assert verdict.duplicates == [0, 3]  # beside the better answer; within the hand
     assert verdict.false_alarms == [4]  # the last lies where nobody labelled
-    assert tool.judge(case(a, b, complete=False), outputs).false_alarms == []
-    assert tool.judge(photo, []) == tool.Verdict([], [], [])
-    assert tool.judge(case(), outputs[:1]).false_alarms == [0]
+    assert match_hands(case(a, b, complete=False), outputs).false_alarms == []
+    assert match_hands(photo, []) == Verdict([], [], [])
+    assert match_hands(case(), outputs[:1]).false_alarms == [0]
 
 
 def test_keypoints_that_are_not_labelled_play_no_part():
@@ -57,8 +67,8 @@ def test_keypoints_that_are_not_labelled_play_no_part():
     output = points(10, 10, 80)
     output[5:] += 500
     photo = case(truth)
-    assert tool.judge(photo, found(output)).pairs == [(0, 0)]
-    tally = tool.Tally()
+    assert match_hands(photo, found(output)).pairs == [(0, 0)]
+    tally = Tally()
     tally.add(photo, found(output), None)
     assert tally.errors == [0.0] and tally.missed == 0
 
@@ -70,7 +80,7 @@ def test_best_pairs_first_whatever_the_order(seed, hands, outputs):
     random = np.random.default_rng(seed)
     truth = [points(*random.uniform(0, 100, 2), random.uniform(30, 90)) for _ in range(hands)]
     answers = [points(*random.uniform(0, 100, 2), random.uniform(30, 90)) for _ in range(outputs)]
-    verdict = tool.judge(case(*truth), found(*answers))
+    verdict = match_hands(case(*truth), found(*answers))
     rated = []
     for h, o in itertools.product(range(hands), range(outputs)):
         rated.append((float(box_iou(tight_box(answers[o])[None], tight_box(truth[h])[None])[0, 0]), h, o))
@@ -84,7 +94,7 @@ def test_best_pairs_first_whatever_the_order(seed, hands, outputs):
 
 
 def test_a_tally_counts_and_averages():
-    tally = tool.Tally()
+    tally = Tally()
     a, b = points(10, 10, 80), points(150, 20, 50)
     tally.add(case(a, b), found(a + np.float32([8, 0]), points(100, 150, 40)), 30.0)
     tally.add(case(), found(points(0, 0, 40)), 10.0)
@@ -95,7 +105,7 @@ def test_a_tally_counts_and_averages():
     }  # fmt: skip
     tally.add(case(a, complete=False), [], None)
     assert tally.row()["false_alarms"] == "" and tally.row()["missed"] == 2
-    assert set(tool.Tally().row().values()) == {0, ""}
+    assert set(Tally().row().values()) == {0, ""}
 
 
 def encoded(image: np.ndarray) -> bytes:
@@ -107,22 +117,22 @@ def encoded(image: np.ndarray) -> bytes:
 def test_pictures_cut_to_a_hand_carry_its_labels_along():
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     picture = Picture(encoded(image), "x", [LabelledHand(points(40, 30, 50), True)], [np.float32([0, 0, 20, 20])])
-    part = tool.cut(picture, 0.1)
+    part = cut(picture, 0.1)
     assert part.image.shape == (60, 60, 3)
     np.testing.assert_array_equal(part.image, image[25:85, 35:95])
     np.testing.assert_allclose(part.keypoints[0], points(5, 5, 50), atol=1e-4)
     np.testing.assert_array_equal(part.ignore, [[-35, -25, -15, -5]])
-    assert tool.cut(picture, 5.0).image.shape == image.shape
-    assert tool.without_hands(picture) is None  # no strip is wide enough
+    assert cut(picture, 5.0).image.shape == image.shape
+    assert without_hands(picture) is None  # no strip is wide enough
     wide = np.concatenate([image, image, image], axis=1)
-    strip = tool.without_hands(Picture(encoded(wide), "x", picture.hands))
+    strip = without_hands(Picture(encoded(wide), "x", picture.hands))
     np.testing.assert_array_equal(strip.image, wide[:, 106:])  # the box ends at 90, grown by a third of 50
-    assert len(strip.keypoints) == 0 and tool.without_hands(Picture(encoded(wide), "x", [])) is None
+    assert len(strip.keypoints) == 0 and without_hands(Picture(encoded(wide), "x", [])) is None
 
 
 def test_a_few_of_each_set_evenly_and_always_the_same():
-    assert tool.spread(list(range(5)), 9) == [0, 1, 2, 3, 4]
-    assert tool.spread(list(range(10)), 4) == [0, 2, 5, 7]
+    assert spread(list(range(5)), 9) == [0, 1, 2, 3, 4]
+    assert spread(list(range(10)), 4) == [0, 2, 5, 7]
 
 
 def test_mediapipe_answers_through_a_python_of_its_own(tmp_path):

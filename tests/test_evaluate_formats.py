@@ -11,6 +11,7 @@ from evaluation_cases import make_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densehand.document import document
 from densehand.errors import DependencyError, InputError
 from densehand.evaluation.cases import check_dataset, open_cases
 from densehand.evaluation.formats import PictureTable, Reading, read_predictions
@@ -20,7 +21,7 @@ from densehand.evaluation.run import run
 from densehand.evaluation.systems import FileSystem, MediapipeSystem
 from densehand.hand.keypoints import ORDERS
 from densehand.hand.model import HandModel
-from densehand.result import Hand, document, posed_mesh
+from densehand.result import Hand, posed_mesh
 
 RNG = np.random.default_rng(1)
 

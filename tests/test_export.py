@@ -12,9 +12,10 @@ from hands import make_hand, open_hand
 from PIL import Image
 
 from densehand import export
+from densehand.document import document, read_document
 from densehand.errors import InputError
 from densehand.files import ensure_folder, write_atomically, write_bytes
-from densehand.result import Hand, document, read_document
+from densehand.result import Hand
 
 GLTF = np.array([1, -1, -1])
 SIZE = (240, 320)

@@ -6,22 +6,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from untrained import BOX, any_score, detector_of, untrained, waves
 
-import densehand
-from densehand.camera import Crop, crop_image, project_pinhole
+from densehand.camera import Crop, project_pinhole
 from densehand.crops import log_odds
 from densehand.detect import Detection
-from densehand.errors import DensehandError, InputError
 from densehand.looks import DETECTORS_SIDE
 from densehand.network.calibration import Calibration
 from densehand.network.mesh import decode
 from densehand.network.zoo import build_model
-from densehand.photo import HandBox, Photo, check_box
+from densehand.photo import HandBox, Photo
 from densehand.pipeline import HandEstimator
 from densehand.render import silhouette
+from densehand.resample import crop_image
 from densehand.result import Hand
 from densehand.selection import READILY, SEEN
 
@@ -229,84 +226,6 @@ def test_another_hand_model_takes_the_pose_over(network, image, tmp_path):
     assert other(image, []) == []
 
 
-@pytest.mark.parametrize(
-    ("box", "words"),
-    [
-        ((10, 10, 10, 50), "no area"),
-        ((10, 10, 50, 10), "no area"),
-        ((50, 10, 10, 60), "no area"),
-        ((float("nan"), 0, 10, 10), "finite"),
-        ((0, 0, float("inf"), 10), "finite"),
-        ((0, 0, 10), "four"),
-        ("abcd", "four"),
-        (None, "four"),
-        ((-50, 0, 0, 10), "outside"),
-        ((280, 0, 300, 10), "outside"),
-        ((0, 200, 10, 220), "outside"),
-        ((-1e6, -1e6, 1e6, 1e6), "larger"),
-    ],
-)
-def test_bad_boxes(box, words):
-    with pytest.raises(InputError, match=words):
-        check_box(box, 280, 200)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.floats() | st.integers(-500, 500), min_size=3, max_size=5))
-def test_any_box_is_taken_or_refused(box):
-    try:
-        checked = check_box(box, 280, 200)
-    except InputError as error:
-        assert "\n" not in str(error)
-    else:
-        assert checked.dtype == np.float32 and checked.shape == (4,)
-        Crop.from_box(checked)
-
-
-@pytest.mark.parametrize(
-    "picture",
-    [
-        None,
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3)),
-        np.zeros((0, 4, 3), np.uint8),
-    ],
-)
-def test_bad_pictures(estimator, picture):
-    with pytest.raises(InputError, match="picture"):
-        estimator(picture, [])
-
-
-def test_bad_calls(estimator, network, image):
-    with pytest.raises(InputError, match="auto, left or right"):
-        estimator(image, side="both")
-    with pytest.raises(InputError, match="left, right or null"):
-        estimator(image, [HandBox(BOX, "both")])
-    with pytest.raises(InputError, match="exclude"):
-        estimator(image, [BOX], whole_image=True)
-    for options in (
-        {"focal": 0},
-        {"focal": float("nan")},
-        {"refine": -1},
-        {"refine": "slow"},
-        {"batch": 0},
-        {"device": "tpu"},
-    ):
-        with pytest.raises(InputError):
-            HandEstimator(network, **options)
-    with pytest.raises(InputError, match="dhpe-lite"):
-        densehand.load("dhpe-huge")
-    with pytest.raises(DensehandError, match=r"import-mano|no hand model"):
-        HandEstimator(network, hand="nothing.npz")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
-def test_cuda_where_there_is_none(network):
-    with pytest.raises(InputError, match="--device cpu"):
-        HandEstimator(network, device="cuda")
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_agrees_with_the_cpu(estimator, image):
     torch.manual_seed(4)
@@ -316,13 +235,6 @@ def test_cuda_agrees_with_the_cpu(estimator, image):
     boxes = [HandBox(BOX, "right"), HandBox(BOX, "left")]
     for a, b in zip(estimator(image, boxes), on_gpu(image, boxes), strict=True):
         close(a, b, atol=0.05)
-
-
-def test_tiny_and_edge_pictures(estimator):
-    for shape in ((1, 1, 3), (2, 300, 3), (300, 1, 3)):
-        picture = np.full(shape, 90, dtype=np.uint8)
-        (hand,) = estimator(picture, [HandBox((0, 0, shape[1], shape[0]), "right")])
-        assert hand.mask(shape[:2]).shape == shape[:2]
 
 
 def test_retargeting_keeps_the_joints_where_they_were():

@@ -11,7 +11,8 @@ from test_refine_views import looked_at
 
 from densehand import export
 from densehand.cli import run
-from densehand.result import Hand, document
+from densehand.document import document
+from densehand.result import Hand
 
 SIZE = (480, 640)
 

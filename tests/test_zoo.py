@@ -12,15 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from densehand.errors import InputError, WeightsError
 from densehand.network import zoo
+from densehand.network.storage import dequantise, quantise
 from densehand.network.zoo import (
     MODELS,
     amend_card,
     build_model,
-    dequantise,
     hand_fingerprint,
     load_card,
     load_model,
-    quantise,
     resolve_device,
     save_weights,
 )

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from densehand.camera import Crop, crop_image
+from densehand.camera import Crop
 from densehand.detect import Detection
 from densehand.network.zoo import build_model
+from densehand.resample import crop_image
 
 BOX = (60.0, 40.0, 150.0, 160.0)
 

@@ -2,8 +2,8 @@
 
     python tools/fit_score.py --data FOLDER [--detector FILE] [--model dhpe-lite]
 
-Runs detector and network on the held-back photos of tools/measure_end_to_end.py, never on its fixtures, and fits a
-logistic regression of "this detection is a hand" on the sum (`selection.witnesses`). Prints the figures; READILY
+Runs detector and network on the held-back photos of densehand/evaluation/end_to_end.py, never on the fixtures, and fits
+a logistic regression of "this detection is a hand" on the sum (`selection.witnesses`). Prints the figures; READILY
 itself is set by whoever releases new weights, for it decides what is reported.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure_end_to_end import Found, judge, measuring_sets
 
 from densehand.camera import Crop
 from densehand.crops import log_odds
 from densehand.detect.calibrate import fit_logistic
 from densehand.detect.detector import Detector
+from densehand.evaluation.end_to_end import Found, match_hands, measuring_sets
 from densehand.photo import Photo
 from densehand.pipeline import HandEstimator
 from densehand.selection import witnesses
@@ -48,7 +48,7 @@ def main() -> None:
                     Found(crop.to_image(answer.keypoints), "right")
                     for (_, crop), answer in zip(crops, answers, strict=True)
                 ]
-                verdict = judge(case, outputs)
+                verdict = match_hands(case, outputs)
                 hand = {output for _, output in verdict.pairs}
                 for output, (detection, answer) in enumerate(zip(found, answers, strict=True)):
                     if output in hand or output in verdict.false_alarms:

@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from densehand.camera import Crop, crop_image
+from densehand.camera import Crop
 from densehand.data.photos import STORED_SIZE, read_rows
 from densehand.errors import InputError
 from densehand.images import find_images, read_image
 from densehand.metrics import tight_box
 from densehand.photo import Photo
 from densehand.pipeline import HandEstimator
+from densehand.resample import crop_image
 
 PADDING = 2.4  # side of the stored picture over the hand's box: room for wider and turned crops
 HOUSE = 1.5 / PADDING  # half the house's crop in units of the stored picture

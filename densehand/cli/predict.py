@@ -168,7 +168,7 @@ def _estimate(estimator: HandEstimator, group: list[_Item]) -> list[list[Hand] |
 
 
 def _write(item: _Item, hands: list[Hand], estimator: HandEstimator, out: Path, formats: tuple[str, ...]) -> int:
-    from densehand.result import document
+    from densehand.document import document
 
     height, width = item.photo.image.shape[:2]
     record = document(str(item.path), width, height, estimator.name, hands)

@@ -118,7 +118,7 @@ class _Predictions:
     """The documents given, found by the picture they name: its path, else its file name."""
 
     def __init__(self, given: list[Path], problems: list[InputError]) -> None:
-        from densehand.result import read_document
+        from densehand.document import read_document
 
         self.entries: list[tuple[Path, dict[str, Any]]] = []
         for place in given:
@@ -206,7 +206,7 @@ def _only(picture: _Picture, side: str) -> int:
 
 
 def _write(picture: _Picture, out: Path, formats: tuple[str, ...]) -> None:
-    from densehand.result import document
+    from densehand.document import document
 
     height, width = picture.image.shape[:2]
     record = document(str(picture.path), width, height, picture.document["model"], picture.hands)

@@ -38,9 +38,10 @@ def render(
     """
     formats = choices(write, _FORMATS, "--write")
 
+    from densehand.document import read_document
     from densehand.files import ensure_folder
     from densehand.hand import HandModel
-    from densehand.result import Hand, read_document
+    from densehand.result import Hand
 
     model = HandModel.load(hand)
     ensure_folder(out)

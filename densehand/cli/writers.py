@@ -29,7 +29,7 @@ def write_outputs(
         folder: existing output folder.
         name: the photo's output name.
         formats: some of `FORMATS`.
-        document: of `densehand.result.document`.
+        document: of `densehand.document.document`.
         hands: the hands of the document.
         image: the photo; needed for "overlay" only.
     """

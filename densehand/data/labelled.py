@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from densehand.camera import Crop, crop_image
+from densehand.camera import Crop
 from densehand.data.fits import box_size
 from densehand.data.photos import STORED_SIZE, Skipped, need_folder
 from densehand.data.readers import dataset, read_dataset
@@ -29,6 +29,7 @@ from densehand.data.sample import Sample
 from densehand.errors import InputError
 from densehand.hand.fit import fit_skeleton
 from densehand.hand.model import HandModel
+from densehand.resample import crop_image
 
 AROUND = 2.2  # side of the stored square over the hand's box: crops that are turned and shifted stay within
 MASK_SIZE = 128

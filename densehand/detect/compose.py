@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from densehand.detect.data import LabelledHand, Picture, Pixels, Points, cut_out, decoded, visible_rectangle
+from densehand.detect.photometric import as_photographed, recolour
 from densehand.metrics import tight_box
 
 FRAME_SHARES = {"subhih": 0.5, "rf100": 0.25, "fingercount": 0.25}
@@ -86,14 +87,14 @@ class Composer:
                 self._add_occluder(scene)
         elif u < 0.94:
             self._add_crop(scene)
-        scene.image = self._photometric(scene.image)
+        scene.image = as_photographed(scene.image, self.random)
         return self._finish(scene)
 
     def close_up(self, size: int) -> Example:
         """One hand that takes up most of the picture: cheap to make, and what sides and poses are learnt from."""
         scene = self._background(size)
         self._add_crop(scene, self.random.uniform(0.45, 0.95), self.random.choice(["picture", "hand"], p=[0.6, 0.4]))
-        scene.image = self._photometric(scene.image)
+        scene.image = as_photographed(scene.image, self.random)
         return self._finish(scene)
 
     # ---- ingredients
@@ -214,7 +215,7 @@ class Composer:
         # sides
         small[:, 2] += small[:, :2] @ np.array([0.5, 0.5], np.float32) - 0.5
         if self.random.random() < 0.4:
-            image = self._recolour(image)
+            image = recolour(image, self.random)
         warped = cv2.warpAffine(image, small, (size, size), flags=cv2.INTER_LINEAR)
         alpha = cv2.warpAffine(mask, small, (size, size), flags=cv2.INTER_LINEAR)
         self._blend(scene, warped, alpha)
@@ -251,47 +252,6 @@ class Composer:
             elif covered < 0.7:
                 scene.ignore.append(tight_box(hand.keypoints))
         scene.hands = left
-
-    # ---- colours and the camera's faults
-
-    def _recolour(self, image: Pixels) -> Pixels:
-        gain = self.random.uniform(0.55, 1.4) * self.random.uniform(0.88, 1.12, 3)
-        gamma = np.exp(self.random.normal(0, 0.25))
-        values = np.linspace(0, 1, 256)[:, None] ** gamma * gain * 255 + self.random.normal(0, 12)
-        table = np.clip(values, 0, 255).astype(np.uint8)
-        return cv2.LUT(image, table[None])
-
-    def _photometric(self, image: Pixels) -> Pixels:
-        if self.random.random() < 0.8:
-            image = self._recolour(image)
-        u = self.random.random()
-        if u < 0.08:
-            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        elif u < 0.35:
-            grey = image.mean(2, keepdims=True)
-            image = np.clip(grey + (image - grey) * self.random.uniform(0.3, 1.6), 0, 255).astype(np.uint8)
-        u, size = self.random.random(), image.shape[0]
-        if u < 0.15:
-            image = cv2.GaussianBlur(image, (0, 0), self.random.uniform(0.4, 1.6))
-        elif u < 0.25:  # motion
-            length = int(self.random.integers(3, 9))
-            kernel = np.zeros((length, length), np.float32)
-            angle = self.random.uniform(0, np.pi)
-            step = 0.5 * length * np.array([np.cos(angle), np.sin(angle)])
-            middle = np.array([length / 2, length / 2])
-            cv2.line(kernel, (middle - step).astype(int).tolist(), (middle + step).astype(int).tolist(), 1.0)
-            image = cv2.filter2D(image, -1, kernel / max(kernel.sum(), 1))
-        elif u < 0.33:  # a small picture blown up
-            less = int(size * self.random.uniform(0.4, 0.9))
-            image = cv2.resize(cv2.resize(image, (less, less), interpolation=cv2.INTER_AREA), (size, size))
-        if self.random.random() < 0.25:
-            noise = self.random.normal(0, self.random.uniform(2, 12), (size, size, 1 if u < 0.5 else 3))
-            image = np.clip(image + noise.astype(np.float32), 0, 255).astype(np.uint8)
-        if self.random.random() < 0.25:
-            quality = int(self.random.integers(25, 90))
-            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-            image = decoded(jpeg.tobytes(), cv2.IMREAD_COLOR)
-        return image
 
     def _finish(self, scene: Scene) -> Example:
         """Sort hands into those to find and those to leave out: too small, or less than half in the picture."""

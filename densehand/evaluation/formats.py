@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from densehand.data.readers.common import ordered
+from densehand.document import SCHEMA
 from densehand.errors import InputError
 from densehand.evaluation.mediapipe_hands import SCHEMA as KEYPOINTS_SCHEMA
 from densehand.evaluation.prediction import Prediction
 from densehand.files import reason
 from densehand.hand.model import HandModel
-from densehand.result import SCHEMA, SIDES, Hand
+from densehand.result import SIDES, Hand
 
 FORMATS = "densehand/1, densehand-keypoints/1, FreiHAND's pred.json and mmpose's results (docs/evaluate.md)"
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from densehand.camera import Crop, crop_image
+from densehand.camera import Crop
 from densehand.data.augment import augment
 from densehand.data.augmentation import Augmentation
 from densehand.data.fits import fit_photos
@@ -28,6 +28,7 @@ from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.calibration import NEAR
 from densehand.network.estimator import DHPE
+from densehand.resample import crop_image
 
 SEED = 20_261_123  # of the rendered hands; no training's, nor that of any other measurement
 BATCH = 32

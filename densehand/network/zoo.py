@@ -1,8 +1,7 @@
 """Named models: build one, load one with the weights in the package, save one with its card.
 
 A function's or entry's name is the model's name. Weights are one safetensors file beside one JSON card; the card holds
-the file's SHA-256, how it was trained, its licence and its measured accuracy. Large models are stored as int8 with one
-scale per output channel and are dequantised on load.
+the file's SHA-256, how it was trained, its licence and its measured accuracy. `storage.py` says how weights are packed.
 """
 
 import hashlib
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as serialise_safetensors
@@ -29,12 +27,11 @@ from densehand.network.estimator import DHPE
 from densehand.network.fuse import fuse_batch_norms
 from densehand.network.imagenet import load_imagenet_trunk
 from densehand.network.single import SingleRegressor
+from densehand.network.storage import is_stored, pack, unpack
 
 MODELS: dict[str, DHPEConfig] = CONFIGS
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 MAX_WEIGHTS_BYTES = 200 * 2**20  # far above any model of ours: a larger file is not one
-_SCALE_SUFFIX = "::scale"
-_HAND_PREFIX = "hand."  # the hand model's tensors are assets, not weights
 
 
 @dataclass(frozen=True)
@@ -118,51 +115,6 @@ def hand_fingerprint(hand: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def quantise(weight: Float[Tensor, "o ..."]) -> tuple[Tensor, Tensor]:
-    """int8 values and float32 scales, one for each output channel, symmetric: weight ≈ values · scale.
-
-    The error is at most half a scale, that is a 254th of the channel's largest weight.
-    """
-    flat = weight.detach().float().flatten(1)
-    scale = (flat.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-    values = (flat / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-    return values.view(weight.shape), scale
-
-
-def dequantise(values: Tensor, scale: Tensor) -> Tensor:
-    """float32 weights of :func:`quantise`'s result."""
-    return values.float() * scale.view(-1, *[1] * (values.ndim - 1))
-
-
-def _pack(model: nn.Module, storage: str) -> dict[str, Tensor]:
-    """State dict as stored: convolution weights in int8 or fp16, linear layers' in fp16, all else in float32.
-
-    A row of f_Ref holds a weight near one (identity on j) and thousands near zero: int8 would lose the small ones.
-    """
-    layers = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    packed: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith(_HAND_PREFIX) or name.endswith("num_batches_tracked"):
-            continue
-        tensor = tensor.detach().cpu().contiguous()
-        if storage == "int8" and isinstance(layers.get(name), nn.Conv2d):
-            packed[name], packed[name + _SCALE_SUFFIX] = quantise(tensor)
-        else:
-            packed[name] = tensor.half() if name in layers else tensor
-    return packed
-
-
-def _unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """float32 state dict from what :func:`_pack` stores."""
-    state = {}
-    for name, tensor in packed.items():
-        if name.endswith(_SCALE_SUFFIX):
-            continue
-        scale = packed.get(name + _SCALE_SUFFIX)
-        state[name] = tensor.float() if scale is None else dequantise(tensor, scale)
-    return state
-
-
 def save_weights(
     model: DHPE,
     path: str | os.PathLike[str],
@@ -179,7 +131,7 @@ def save_weights(
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights are written as .safetensors; choose such a name")
     storage = storage or model.config.storage
-    packed = _pack(model, storage)
+    packed = pack(model, storage)
     for name, tensor in packed.items():
         if not torch.isfinite(tensor.float()).all():
             raise WeightsError(f"{path}: not written, {name} has values that are not finite or exceed 16-bit floats")
@@ -259,7 +211,7 @@ def load_state(path: str | os.PathLike[str], name: str) -> tuple[dict[str, Tenso
         )
         raise WeightsError(f"{path}: the weights file is {fault}; {remedy}")
     try:
-        return _unpack(parse_safetensors(data)), card
+        return unpack(parse_safetensors(data)), card
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a safetensors file ({error}); {remedy}") from None
 
@@ -283,8 +235,7 @@ def load_model(
     path = Path(path) if path is not None else WEIGHTS_FOLDER / f"{config.name}.safetensors"
     state, card = load_state(path, config.name)
     model = build_model(replace(config, input_size=card.input_size), hand)
-    wanted = {k: v.shape for k, v in model.state_dict().items() if not k.startswith(_HAND_PREFIX)}
-    wanted = {k: shape for k, shape in wanted.items() if not k.endswith("num_batches_tracked")}
+    wanted = {k: v.shape for k, v in model.state_dict().items() if is_stored(k)}
     if {k: v.shape for k, v in state.items()} != wanted:
         odd = sorted(k for k in wanted.keys() | state.keys() if k not in state or state[k].shape != wanted.get(k))
         raise WeightsError(

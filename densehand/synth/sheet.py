@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from densehand.errors import InputError
 from densehand.files import write_atomically, write_bytes
 
+from .batch import SynthBatch
 from .poses import FAMILY_NAMES
-from .sampler import SynthBatch
 
 SCHEMA = "densehand-synth/1"
 

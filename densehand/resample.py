@@ -1,0 +1,68 @@
+"""The pixels of a crop: its square window of a photo, resampled to the size that a network takes."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from densehand.camera import Crop
+from densehand.errors import InputError
+
+
+def crop_image(
+    image: UInt8[np.ndarray, "H W 3"],
+    crop: Crop,
+    size: int,
+    border: Literal["constant", "replicate"] = "constant",
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Resample the crop's window to size × size pixels, mirrored if the crop is.
+
+    Bilinear where it magnifies. Where it minifies, every output pixel is the mean of the image over its own square (a
+    box filter), so that thin fingers do not alias. Memory is bounded by the image and size², however large the window.
+
+    Args:
+        image: H×W×3, 8 bit.
+        crop: the window; it may reach outside the image.
+        size: side of the result, pixels.
+        border: what lies outside the image: black or the nearest edge pixel.
+
+    Raises:
+        InputError: the image is not a non-empty H×W×3 array of 8 bit, or size < 1.
+    """
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+        raise InputError("an image to crop is an H×W×3 array of 8-bit integers")
+    if image.shape[0] == 0 or image.shape[1] == 0 or size < 1:
+        raise InputError(f"cannot crop {image.shape[1]} × {image.shape[0]} pixels to {size} × {size}")
+    mode = {"constant": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}[border]
+    shrink = 2 * crop.half_side / size
+    patch, origin = _region(image, crop, margin=2 + 2 * shrink)
+    # In two steps: whole blocks of r × r pixels are averaged first, then at most 4 × 4 bilinear samples a pixel.
+    r = min(int(shrink // 2), max(patch.shape[:2])) if shrink > 4 else 1
+    if r > 1:
+        patch = cv2.copyMakeBorder(patch, 0, -patch.shape[0] % r, 0, -patch.shape[1] % r, mode)
+        patch = cv2.resize(patch, (patch.shape[1] // r, patch.shape[0] // r), interpolation=cv2.INTER_AREA)
+    samples = min(math.ceil(shrink / r / 1.125), 4)
+    fine = size * samples
+    to_image = crop.crop_to_image_affine(fine)
+    to_image[:, 2] = (to_image[:, 2] - origin) / r
+    to_image[:, :2] /= r
+    to_image[:, 2] += 0.5 * (to_image[:, 0] + to_image[:, 1]) - 0.5  # cv2 counts from pixel centres
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(patch, to_image, (fine, fine), flags=flags, borderMode=mode)
+    if samples > 1:
+        warped = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(warped)
+
+
+def _region(image: np.ndarray, crop: Crop, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the image the crop can see (at least one pixel), and its origin (x, y) in the image."""
+    bounds = []
+    for low, high, limit in ((crop.box[0], crop.box[2], image.shape[1]), (crop.box[1], crop.box[3], image.shape[0])):
+        first = min(max(math.floor(low - margin), 0), limit - 1)
+        bounds.append((first, max(min(math.ceil(high + margin), limit), first + 1)))
+    (x0, x1), (y0, y1) = bounds
+    return image[y0:y1, x0:x1], np.array([x0, y0], dtype=np.float64)
