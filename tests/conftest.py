@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from densehand.hand.model import HandModel
+
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,3 +19,9 @@ def shared_dir() -> Path:
     if not (path / "fixtures").is_dir():
         pytest.skip("no folder of shared measuring data (set DENSEHAND_SHARED)")
     return path
+
+
+@pytest.fixture(scope="session")
+def hand() -> HandModel:
+    """The open hand; tests leave it as it is."""
+    return HandModel.load("open")

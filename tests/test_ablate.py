@@ -14,7 +14,6 @@ from densehand.ablation.rows import ROWS, full_weights, load_state, state_of, wi
 from densehand.cli import run as command
 from densehand.data.records import Records
 from densehand.errors import InputError
-from densehand.hand.model import HandModel
 from densehand.network.zoo import build_model
 from densehand.synth import Synthesizer
 from densehand.train.config import LossWeights
@@ -24,11 +23,6 @@ OPTIONS = (
     "--size 64 --batch 2 --steps 5 --head-start 0 --start none --pool 4 --test-hands 3 --children 3 --curve-hands 3"
 )
 OPTIONS += " --seeds 1 --device cpu"
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 @pytest.fixture(scope="module")

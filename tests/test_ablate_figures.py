@@ -17,15 +17,9 @@ from densehand.ablation.table import cell, csv_rows, text
 from densehand.charts import Line, Panel, draw, ticks
 from densehand.data.records import Records
 from densehand.errors import InputError
-from densehand.hand.model import HandModel
 from densehand.metrics import pa_mpjpe, scaled_error
 from densehand.network.mesh import MeshParameters, encode
 from densehand.synth import Synthesizer
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 @pytest.fixture(scope="module")

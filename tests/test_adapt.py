@@ -16,15 +16,9 @@ from densehand.adapt import AdaptConfig, AdaptReport, adapt
 from densehand.adapt.labels import Keep, believable, pseudo_labels
 from densehand.adapt.stream import AdaptStream, Shares
 from densehand.errors import InputError, WeightsError
-from densehand.hand.model import HandModel
 from densehand.network.zoo import load_card, load_model, load_state
 from densehand.synth import SynthConfig, Synthesizer
 from densehand.views import VIEWS, Agreement, agreement
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 def test_less_agreement_is_less_trusted(hand):

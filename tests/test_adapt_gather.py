@@ -16,12 +16,6 @@ from densehand.adapt.gather import Found, find_photos, gather, hold_back, teache
 from densehand.adapt.labels import label_error
 from densehand.camera import Crop
 from densehand.errors import InputError
-from densehand.hand.model import HandModel
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 @settings(max_examples=40, deadline=None)

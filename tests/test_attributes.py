@@ -14,11 +14,6 @@ from densehand.hand.model import HandModel
 from densehand.synth.poses import FAMILIES, FINGER_ROWS
 
 
-@pytest.fixture(scope="module")
-def hand() -> HandModel:
-    return HandModel.load("open")
-
-
 def joints_of(hand: HandModel, flexions: dict[str, tuple[float, float]], turn: tuple[float, float, float] = (0, 0, 0)):
     """Keypoints of the hand with each named finger's MCP and PIP flexed (degrees), turned by a rotation vector."""
     angles = torch.zeros(15, 3)

@@ -12,11 +12,6 @@ from densehand.hand.vector_skeleton import FEW
 from densehand.network.mesh import NUM_PARAMETERS, decode, skeleton_in_crop
 
 
-@pytest.fixture
-def hand() -> HandModel:
-    return HandModel.load("open")
-
-
 def answers(reader: CropReader, h: torch.Tensor, skeleton: torch.Tensor | None) -> list[CropAnswer]:
     nothing = np.zeros((21, 2), np.float32)
     rest = {

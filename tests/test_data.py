@@ -13,13 +13,7 @@ from densehand.data.fits import Fits, box_size, estimate_keypoint_map, fit_photo
 from densehand.data.photos import held_back, load_photos
 from densehand.data.records import Records, TrainingBatch, records_from_photos
 from densehand.errors import InputError
-from densehand.hand.model import HandModel
 from densehand.train.validate import PLAIN
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 @pytest.fixture(scope="module")

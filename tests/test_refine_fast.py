@@ -20,11 +20,6 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 
 @pytest.fixture(scope="module")
-def hand() -> HandModel:
-    return HandModel.load("open")
-
-
-@pytest.fixture(scope="module")
 def double() -> HandModel:
     return HandModel.load("open", torch.float64)
 

@@ -20,11 +20,6 @@ from densehand.refine.single import SingleProblem, refine_alone
 SEEDS = st.integers(0, 2**31 - 1)
 
 
-@pytest.fixture(scope="module")
-def hand() -> HandModel:
-    return HandModel.load("open")
-
-
 def mano_like() -> HandModel:
     """Tips that hang on several bones, moved by the pose: as MANO's do."""
     model = HandModel.load("open", torch.float64)

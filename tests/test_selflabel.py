@@ -12,7 +12,6 @@ from densehand.data.fits import Fits, fit_photos, render_masks
 from densehand.data.photos import load_photos
 from densehand.errors import InputError
 from densehand.hand.fit import aligned_error
-from densehand.hand.model import HandModel
 from densehand.network.mesh import S0, MeshParameters, encode, place
 from densehand.refine.fast import FastProblem, FastWeights
 from densehand.refine.prior import load_precision
@@ -24,11 +23,6 @@ from densehand.views import Answers, consensus, from_crop
 COUNT, HALF, FINGER = 60, 0.6, [5, 6, 7, 8]
 WRONG = range(0, 12)  # hands whose teacher has a finger wrong
 LOST = range(12, 18)  # hands of which the teacher saw something else
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from photo_folder import make_photo_folder
 
 from densehand.data.records import Records
 from densehand.errors import InputError
-from densehand.hand.model import HandModel, quaternion_to_matrix
+from densehand.hand.model import quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, encode
 from densehand.render import rasterise
 from densehand.render.rasterise import interpolate_vertices
@@ -25,11 +25,6 @@ from densehand.train.stream import BatchStream, SynthPool
 
 SIZE = 128
 GREEN = torch.tensor([0.1, 0.8, 0.1])
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical, relaxed_angles
-from densehand.hand.model import HandModel, quaternion_to_matrix
+from densehand.hand.model import quaternion_to_matrix
 from densehand.synth import poses as P
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 def generator(seed=0):

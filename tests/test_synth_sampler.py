@@ -20,11 +20,6 @@ SIZE = 96
 
 
 @pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
-
-
-@pytest.fixture(scope="module")
 def synthesizer(hand):
     return Synthesizer(hand, size=SIZE, seed=3)
 

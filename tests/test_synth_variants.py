@@ -15,7 +15,7 @@ from densehand.data.fits import fit_photos
 from densehand.data.photos import load_photos
 from densehand.data.records import records_from_photos
 from densehand.errors import InputError
-from densehand.hand.model import HandModel, quaternion_to_matrix
+from densehand.hand.model import quaternion_to_matrix
 from densehand.network.zoo import WEIGHTS_FOLDER
 from densehand.synth import SynthConfig, Synthesizer
 from densehand.synth import poses as P
@@ -28,11 +28,6 @@ SIZE, COUNT = 64, 12
 CLEAR = replace(
     WIDE, photograph=False, backdrop=False, occluder_share=0.0, other_before=0.0, other_behind=0.0, object_share=0.0
 )
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 def pictures(hand, config, **given):

@@ -15,16 +15,10 @@ from densehand.data.labelled import cut_hand, draw, load_dataset, place_flat
 from densehand.data.readers.common import project
 from densehand.data.sample import Sample
 from densehand.errors import InputError
-from densehand.hand.model import HandModel
 from densehand.train.config import DatasetShare
 from densehand.train.stream import BatchStream
 
 CAMERA = np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]])
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 def write_dataset(folder, hand, count=6):

@@ -8,13 +8,7 @@ import torch
 from view_oracle import answers_of, ramp
 
 from densehand.adapt.labels import Keep, label_error, pseudo_labels
-from densehand.hand.model import HandModel
 from densehand.views import agreement, consensus, from_crop, to_crop
-
-
-@pytest.fixture(scope="module")
-def hand():
-    return HandModel.load("open")
 
 
 def test_a_network_that_knows_agrees_with_itself_in_every_view(hand):

@@ -1,23 +1,11 @@
 """`densehand predict --boxes`: hands taken from a box file, and box files with faults."""
 
-from pathlib import Path
-
 import pytest
-from cli_helpers import BOX, boxes_file, default_model, lines_of, names, three_pictures
+from cli_helpers import BOX, boxes_file, lines_of, names
 from PIL import Image
 
 from densehand.cli import run
 from densehand.document import read_document
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> str:
-    return default_model(tmp_path_factory)
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    return three_pictures(tmp_path / "photos")
 
 
 def test_side_in_the_box_file_comes_before_the_option(photos, tmp_path, model):

@@ -8,26 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from mano_files import chumpy_classes, official_arrays, official_layout, write
+from mano_files import official_layout, write
 
 from densehand.errors import DensehandError
 from densehand.hand.mano import import_mano, read_official_pickle
-
-
-@pytest.fixture(scope="module")
-def arrays() -> dict[str, np.ndarray]:
-    return official_arrays()
-
-
-@pytest.fixture(scope="module")
-def chumpy():
-    with chumpy_classes() as classes:
-        yield classes
-
-
-@pytest.fixture
-def good(tmp_path, arrays, chumpy):
-    return write(tmp_path / "MANO_RIGHT.pkl", official_layout(arrays, chumpy))
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -3,19 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
-from cli_helpers import lines_of, names, one_error, three_pictures
+from cli_helpers import lines_of, names, one_error
 from hands import make_hand
 from PIL import Image
 
 from densehand import export
 from densehand.cli import run
 from densehand.document import document
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    return three_pictures(tmp_path / "photos")
 
 
 def test_render_makes_outputs_again_without_a_network(photos, tmp_path, capsys):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from untrained import BOX, any_score, detector_of, untrained, waves
+from untrained import BOX, any_score, detector_of
 
 from densehand.camera import Crop
 from densehand.crops import CropReader
@@ -14,23 +14,6 @@ from densehand.detect import Detection, Detector
 from densehand.detect.boxes import Candidates
 from densehand.photo import HandBox, Photo
 from densehand.pipeline import HandEstimator
-
-
-@pytest.fixture(autouse=True)
-def one_look(monkeypatch, request):
-    """An untrained network finds its hands anywhere, so boxes stay as they are unless a test is about that."""
-    if "looks_again" not in request.node.name:
-        monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
-
-
-@pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    return waves()
-
-
-@pytest.fixture(scope="module")
-def network(image):
-    return untrained(image)
 
 
 def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from untrained import BOX, any_score, detector_of, untrained, waves
+from untrained import BOX, any_score, detector_of
 
 from densehand.camera import Crop, project_pinhole
 from densehand.crops import log_odds
@@ -21,27 +21,6 @@ from densehand.render import silhouette
 from densehand.resample import crop_image
 from densehand.result import Hand
 from densehand.selection import READILY, SEEN
-
-
-@pytest.fixture(autouse=True)
-def one_look(monkeypatch):
-    """An untrained network finds its hands anywhere, so crops stay as they are."""
-    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
-
-
-@pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    return waves()
-
-
-@pytest.fixture(scope="module")
-def network(image):
-    return untrained(image)
-
-
-@pytest.fixture(scope="module")
-def estimator(network) -> HandEstimator:
-    return HandEstimator(network, device="cpu", batch=3, refine="off")
 
 
 def close(a: Hand, b: Hand, atol: float = 1e-3) -> None:

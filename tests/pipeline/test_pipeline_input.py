@@ -5,34 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from untrained import BOX, untrained, waves
+from untrained import BOX
 
 import densehand
 from densehand.camera import Crop
 from densehand.errors import DensehandError, InputError
 from densehand.photo import HandBox, check_box
 from densehand.pipeline import HandEstimator
-
-
-@pytest.fixture(autouse=True)
-def one_look(monkeypatch):
-    """An untrained network finds its hands anywhere, so crops stay as they are."""
-    monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
-
-
-@pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    return waves()
-
-
-@pytest.fixture(scope="module")
-def network(image):
-    return untrained(image)
-
-
-@pytest.fixture(scope="module")
-def estimator(network) -> HandEstimator:
-    return HandEstimator(network, device="cpu", batch=3, refine="off")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from cli_helpers import BOX, boxes_file, default_model, lines_of, names, one_error, three_pictures
+from cli_helpers import BOX, boxes_file, lines_of, names, one_error
 from PIL import Image
 
 from densehand import export
@@ -15,16 +15,6 @@ from densehand.cli.common import output_names
 from densehand.document import read_document
 from densehand.errors import InputError
 from densehand.network.zoo import build_model, save_weights
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> str:
-    return default_model(tmp_path_factory)
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    return three_pictures(tmp_path / "photos")
 
 
 def test_boxes_to_every_output(photos, tmp_path, model, capsys):

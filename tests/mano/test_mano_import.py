@@ -3,28 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from mano_files import chumpy_classes, official_arrays, official_layout, write
+from mano_files import write
 
 from densehand.errors import DensehandError
 from densehand.hand import HandModel
 from densehand.hand.mano import from_mano_parameters, import_mano, to_mano_parameters
 from densehand.hand.model import quaternion_to_matrix
-
-
-@pytest.fixture(scope="module")
-def arrays() -> dict[str, np.ndarray]:
-    return official_arrays()
-
-
-@pytest.fixture(scope="module")
-def chumpy():
-    with chumpy_classes() as classes:
-        yield classes
-
-
-@pytest.fixture
-def good(tmp_path, arrays, chumpy):
-    return write(tmp_path / "MANO_RIGHT.pkl", official_layout(arrays, chumpy))
 
 
 def test_imported_hand_is_the_official_one(good, arrays, tmp_path) -> None:

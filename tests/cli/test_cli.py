@@ -5,24 +5,13 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from cli_helpers import default_model, names, one_error, three_pictures
+from cli_helpers import names, one_error
 
 from densehand.cli import run
 from densehand.cli.common import choices
 from densehand.network.zoo import available_models
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> str:
-    return default_model(tmp_path_factory)
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    return three_pictures(tmp_path / "photos")
 
 
 def test_models(capsys):
