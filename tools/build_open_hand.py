@@ -20,7 +20,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from open_hand_rig import flat_pose, follow_pivots, hold_wrist, move_pivots, skin, tip_vertices
+from open_hand_rig import cap, flat_pose, follow_pivots, hold_wrist, move_pivots, skin, tip_vertices, wrist_loop
 
 from densehand.hand.anatomy import anatomical_to_pose, joint_frames, joint_limits, relaxed_angles
 from densehand.hand.fit import aligned_error, fit_skeleton
@@ -198,33 +198,6 @@ def fit_regressor(template: np.ndarray, pivots: np.ndarray, space: np.ndarray, n
         regressor[j, near] = np.linalg.lstsq(rows, goal, rcond=1e-6)[0]
         regressor[j] /= regressor[j].sum()
     return regressor
-
-
-def wrist_loop(faces: np.ndarray) -> np.ndarray:
-    """The vertices around the open wrist, in the order that makes the cap's faces agree with the others'."""
-    edges = {(int(a), int(b)) for a, b in np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])}
-    following = {b: a for a, b in edges if (b, a) not in edges}
-    loop = [min(following)]
-    while (nxt := following[loop[-1]]) != loop[0]:
-        loop.append(nxt)
-    assert len(loop) == len(following), "the wrist must be the only opening"
-    return np.array(loop)
-
-
-def cap(data: dict[str, np.ndarray], loop: np.ndarray) -> None:
-    """Close the wrist with a fan around one new vertex (in place)."""
-    centre = data["vertices"].shape[1]
-    data["vertices"] = np.concatenate([data["vertices"], data["vertices"][:, loop].mean(1, keepdims=True)], axis=1)
-    data["weights"] = np.concatenate([data["weights"], np.eye(16)[:1]])
-    fan = np.stack([loop, np.roll(loop, -1), np.full_like(loop, centre)], axis=1)
-    texture = {int(v): int(t) for v, t in zip(data["faces"].ravel(), data["face_uv"].ravel(), strict=True)}
-    around = np.array([texture[int(v)] for v in loop])
-    data["uv"] = np.concatenate([data["uv"], data["uv"][around].mean(0, keepdims=True)])
-    uv_fan = np.stack([around, np.roll(around, -1), np.full_like(around, len(data["uv"]) - 1)], axis=1)
-    data["faces"] = np.concatenate([data["faces"], fan])
-    data["face_uv"] = np.concatenate([data["face_uv"], uv_fan])
-    used, inverse = np.unique(data["face_uv"], return_inverse=True)
-    data["uv"], data["face_uv"] = data["uv"][used], inverse.reshape(-1, 3)
 
 
 def build(count: int, seed: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The open hand's rig: pivots where the field has them, skinning weights that follow, fingers laid flat.
+"""The open hand's rig: pivots where the field has them, skinning weights that follow, fingers laid flat, wrist closed.
 
 Part of build_open_hand.py. Arrays (N, 16, 3) hold the pivots of N hands in MANO's order of joints.
 """
@@ -149,3 +149,30 @@ def tip_vertices(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) 
         aside = np.linalg.norm(vertices[own] - joints[last] - out[:, None] * axis, axis=1)
         tips.append(own[np.argmax(out - 0.3 * aside)])
     return np.array(tips)
+
+
+def wrist_loop(faces: np.ndarray) -> np.ndarray:
+    """The vertices around the open wrist, in the order that makes the cap's faces agree with the others'."""
+    edges = {(int(a), int(b)) for a, b in np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])}
+    following = {b: a for a, b in edges if (b, a) not in edges}
+    loop = [min(following)]
+    while (nxt := following[loop[-1]]) != loop[0]:
+        loop.append(nxt)
+    assert len(loop) == len(following), "the wrist must be the only opening"
+    return np.array(loop)
+
+
+def cap(data: dict[str, np.ndarray], loop: np.ndarray) -> None:
+    """Close the wrist with a fan around one new vertex (in place)."""
+    centre = data["vertices"].shape[1]
+    data["vertices"] = np.concatenate([data["vertices"], data["vertices"][:, loop].mean(1, keepdims=True)], axis=1)
+    data["weights"] = np.concatenate([data["weights"], np.eye(16)[:1]])
+    fan = np.stack([loop, np.roll(loop, -1), np.full_like(loop, centre)], axis=1)
+    texture = {int(v): int(t) for v, t in zip(data["faces"].ravel(), data["face_uv"].ravel(), strict=True)}
+    around = np.array([texture[int(v)] for v in loop])
+    data["uv"] = np.concatenate([data["uv"], data["uv"][around].mean(0, keepdims=True)])
+    uv_fan = np.stack([around, np.roll(around, -1), np.full_like(around, len(data["uv"]) - 1)], axis=1)
+    data["faces"] = np.concatenate([data["faces"], fan])
+    data["face_uv"] = np.concatenate([data["face_uv"], uv_fan])
+    used, inverse = np.unique(data["face_uv"], return_inverse=True)
+    data["uv"], data["face_uv"] = data["uv"][used], inverse.reshape(-1, 3)
