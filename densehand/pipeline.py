@@ -161,9 +161,10 @@ class HandEstimator:
         self, photos: Sequence[Photo], jobs: list[Job], answers: list[CropAnswer]
     ) -> tuple[list[Job], list[CropAnswer]]:
         """Crops of which no side is known are looked at mirrored too; the orientation of the side found is kept, before
-        anything is measured in the other."""
+        anything is measured in the other. Not whole pictures that seem to have no hand, as most photos without one."""
         jobs, answers = list(jobs), list(answers)
-        unknown = [k for k, job in enumerate(jobs) if job.witness == "nobody"]
+        shown = [job.score is None or answer.hand > 0 for job, answer in zip(jobs, answers, strict=True)]
+        unknown = [k for k, job in enumerate(jobs) if job.witness == "nobody" and shown[k]]
         for k, turned in zip(unknown, self._run(photos, [jobs[k].turned for k in unknown]), strict=True):
             right = (answers[k].right + turned.right) / 2
             if (right < 0) != jobs[k].crop.mirrored:
