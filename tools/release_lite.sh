@@ -27,8 +27,10 @@ for more in "" --consensus; do
     tell "$bin/densehand" evaluate "$fixtures" --refine fast $more --csv results/estimator.csv --commit "$commit" --quiet
     tell "$bin/densehand" evaluate "$fixtures" --consistency crops $more --quiet
 done
-tell "$bin/densehand" bench refine --hands 0 --paper 0 --fixtures "$fixtures" --csv results/refine.csv
-tell "$bin/densehand" bench refine --hands 500 --paper 40 --csv results/refine.csv --picture docs/images/refine_iterations.png
+tell "$bin/densehand" bench refine --hands 0 --paper 50 --fixtures "$fixtures" --csv results/refine.csv \
+    --commit "$commit"
+tell "$bin/densehand" bench refine --hands 500 --paper 40 --csv results/refine.csv --commit "$commit" \
+    --picture docs/images/refine_iterations.png
 tell "$bin/python" tools/analyse_errors.py --photos "$data/photos" --out results/errors.csv
 tell "$bin/python" tools/measure_end_to_end.py --data "$data" --fixtures "$fixtures" --csv results/end_to_end.csv --what now \
     ${peer:+--mediapipe-python "$peer"}
