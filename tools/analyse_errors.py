@@ -4,7 +4,8 @@
 
 Photos: the held-back share of a folder with a 2D teacher (docs/training.md), so errors there are distances to the
 teacher's keypoints, carried to ours. Synthetic: hands rendered from a seed that no training uses, with true labels.
-Every picture is shown to the network as a right hand; `side` is judged as the picture is.
+Every picture is shown to the network as a right hand; `side` is judged as the picture is. `--card` names the groups
+whose mean error is over 1.25 times that of all hands in the model's card.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from densehand.hand.model import HandModel
 from densehand.metrics import pa_mpjpe
 from densehand.network.estimator import DHPE
 from densehand.network.mesh import decode
+from densehand.network.zoo import WEIGHTS_FOLDER, amend_card
 from densehand.revision import commit
 
 SEED = 20_261_121  # of the synthetic hands; training seeds are hashed pairs, so none equals it
 GROSS = 20.0  # px of a 224-px crop beyond which a hand counts as lost
+WEAK, FEW = 1.25, 20  # times the mean error from which on a group is named in the card; fewer hands tell too little
 RENDERED_TONES = ("I", "II", "III", "IV", "V", "VI")  # Fitzpatrick
 
 
@@ -144,6 +147,15 @@ def table(cases: Cases, error: np.ndarray, aligned: np.ndarray, right: np.ndarra
     return rows
 
 
+def weak_groups(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Groups that the model's card names: "attribute: group" → hands, and mean error over that of all."""
+    return {
+        f"{row['attribute']}: {row['group']}": {"hands": row["hands"], "over_mean": row["over_mean"]}
+        for row in sorted(rows, key=lambda row: -row["over_mean"])
+        if row["over_mean"] > WEAK and row["hands"] >= FEW
+    }
+
+
 def sheet(cases: Cases, found: np.ndarray, error: np.ndarray, count: int = 24, tile: int = 160) -> np.ndarray:
     """The worst hands: truth in thin white, estimate in colours, its error below."""
     tiles = []
@@ -165,6 +177,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder with labels.jsonl and crops/")
     parser.add_argument("--synthetic", type=int, default=500, help="number of rendered hands")
     parser.add_argument("--out", type=Path, help="results file (CSV) to add the rows to")
+    parser.add_argument("--card", action="store_true", help="name weak groups in the packaged model's card")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst hands")
     options = parser.parse_args()
     hand = HandModel.load("open")
@@ -173,11 +186,13 @@ def main() -> None:
     sets = {"synthetic": synthetic_hands(hand, size, options.synthetic)} if options.synthetic else {}
     if options.photos:
         sets["photos"] = held_back_photos(options.photos, hand, size)
+    weak: dict[str, dict[str, dict[str, float]]] = {}
     for name, cases in sets.items():
         error, aligned, right, found = errors_of(network, hand, cases)
         rows = table(cases, error, aligned, right)
         for row in rows:
             print(name, *(f"{value}" for value in row.values()), sep="\t")
+        weak[name] = weak_groups(rows)
         if options.out:
             append_rows(
                 options.out, [{"model": network.config.name, "commit": commit(), "data": name, **r} for r in rows]
@@ -185,6 +200,8 @@ def main() -> None:
         if options.sheets:
             options.sheets.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(options.sheets / f"worst_{name}.png"), sheet(cases, found, error)[..., ::-1])
+    if options.card:
+        amend_card(WEIGHTS_FOLDER / f"{network.config.name}.safetensors", weak_groups=weak)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ tell "$bin/densehand" bench refine --hands 0 --paper 50 --fixtures "$fixtures" -
     --commit "$commit"
 tell "$bin/densehand" bench refine --hands 500 --paper 40 --csv results/refine.csv --commit "$commit" \
     --picture docs/images/refine_iterations.png
-tell "$bin/python" tools/analyse_errors.py --photos "$data/photos" --out results/errors.csv
+tell "$bin/python" tools/analyse_errors.py --photos "$data/photos" --out results/errors.csv --card
 tell "$bin/python" tools/measure_end_to_end.py --data "$data" --fixtures "$fixtures" --csv results/end_to_end.csv --what now \
     ${peer:+--mediapipe-python "$peer"}
 for view in "" --plain; do

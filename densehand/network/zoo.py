@@ -49,6 +49,7 @@ class ModelCard:
     recipe: dict[str, Any] = field(default_factory=dict)  # command, commit, data, seed, steps, hardware
     accuracy: dict[str, Any] = field(default_factory=dict)  # measured, by data set
     calibration: dict[str, Any] = field(default_factory=dict)  # of these weights' scores; empty: as they are
+    weak_groups: dict[str, Any] = field(default_factory=dict)  # hands whose error is far above the mean, by data set
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -158,7 +159,7 @@ def load_card(name: str, folder: str | os.PathLike[str] | None = None) -> ModelC
 
 
 def amend_card(weights: Path, **entries: Any) -> None:
-    """Put entries (`accuracy`, `calibration`) into the card beside a weights file, the rest as it is."""
+    """Put entries (`accuracy`, `calibration`, `weak_groups`) into the card beside a weights file, the rest as it is."""
     card = weights.with_suffix(".json")
     record = json.loads(card.read_bytes()) | entries
     ModelCard(**record)  # no other entries
