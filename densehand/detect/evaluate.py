@@ -8,7 +8,6 @@ Where not all hands of a set are labelled, there is no precision.
 
 import argparse
 import csv
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from itertools import islice
@@ -33,6 +32,7 @@ from densehand.detect.data import (
 )
 from densehand.detect.detector import Detection, Detector
 from densehand.detect.weights import NAME
+from densehand.evaluation.cases import PARTS, read_fixture
 from densehand.metrics import box_iou, tight_box
 from densehand.network.zoo import WEIGHTS_FOLDER, amend_card
 
@@ -188,9 +188,8 @@ def filling(picture: Picture, side: int = 224) -> Sample:
 def fixture_samples(folder: Path) -> list[Sample]:
     """The measuring photos (never trained on): one labelled hand each, others possible."""
     samples = []
-    for name in ("val2d.jsonl", "val3d.jsonl"):
-        for line in (folder / name).read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+    for part in PARTS:
+        for row in read_fixture(folder, f"{part}.jsonl"):
             image = cv2.cvtColor(decoded((folder / row["image"]).read_bytes(), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
             box = tight_box(np.asarray(row["keypoints_px"], np.float32))[None]
             none = np.zeros((0, 4), np.float32)

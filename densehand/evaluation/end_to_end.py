@@ -7,7 +7,6 @@ labelled is neither right nor wrong; any other is a false alarm, where all hands
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from densehand.detect.boxes import intersections
 from densehand.detect.data import Picture, hand_free_part, read_backgrounds, read_crops, read_frames
+from densehand.evaluation.cases import PARTS, read_fixture
 from densehand.evaluation.prediction import LEAST_OVERLAP
 from densehand.images import read_image
 from densehand.metrics import box_iou, tight_box
@@ -176,12 +176,11 @@ def without_hands(picture: Picture) -> LabelledPhoto | None:
 def fixtures(folder: Path) -> list[LabelledPhoto]:
     """The measuring photos of a folder with `val2d.jsonl` and `val3d.jsonl`: one labelled hand each, others possible.
 
-    Raises OSError where a file of rows is missing, InputError where a photo cannot be read.
+    Raises InputError where a file of rows is missing or damaged, or a photo cannot be read.
     """
     cases = []
-    for name in ("val2d.jsonl", "val3d.jsonl"):
-        for line in (folder / name).read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+    for part in PARTS:
+        for row in read_fixture(folder, f"{part}.jsonl"):
             points = np.array(row["keypoints_px"], np.float32)
             points[~np.array(row.get("visible", [True] * 21), bool)] = np.nan
             right, none = np.array([row["side"] == "right"]), np.zeros((0, 4), np.float32)
