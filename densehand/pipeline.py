@@ -157,20 +157,26 @@ class HandEstimator:
     def _run(self, photos: Sequence[Photo], jobs: Sequence[Job]) -> list[CropAnswer]:
         return self.crops.run(photos, [(job.photo, job.crop) for job in jobs])
 
-    def _settle(
-        self, photos: Sequence[Photo], jobs: list[Job], answers: list[CropAnswer]
+    def _both_ways(
+        self, photos: Sequence[Photo], jobs: Sequence[Job], answers: Sequence[CropAnswer], rows: Sequence[int]
     ) -> tuple[list[Job], list[CropAnswer]]:
-        """Crops of which no side is known are looked at mirrored too; the orientation of the side found is kept, before
-        anything is measured in the other. Not whole pictures that seem to have no hand, as most photos without one."""
+        """The crops of these rows are looked at mirrored too, and the orientation of the side found is kept."""
         jobs, answers = list(jobs), list(answers)
-        shown = [job.score is None or answer.hand > 0 for job, answer in zip(jobs, answers, strict=True)]
-        unknown = [k for k, job in enumerate(jobs) if job.witness == "nobody" and shown[k]]
-        for k, turned in zip(unknown, self._run(photos, [jobs[k].turned for k in unknown]), strict=True):
-            right = (answers[k].right + turned.right) / 2
+        for k, turned in zip(rows, self._run(photos, [jobs[k].turned for k in rows]), strict=True):
+            right = jobs[k].right + (answers[k].right + turned.right) / 2
             if (right < 0) != jobs[k].crop.mirrored:
                 jobs[k], answers[k] = jobs[k].turned, turned
             jobs[k] = replace(jobs[k], right=right, witness="network")
         return jobs, answers
+
+    def _settle(
+        self, photos: Sequence[Photo], jobs: list[Job], answers: list[CropAnswer]
+    ) -> tuple[list[Job], list[CropAnswer]]:
+        """Sides nobody knows, before anything is measured in the wrong orientation. Not of whole pictures that seem to
+        have no hand, as most photos without one."""
+        shown = [job.score is None or answer.hand > 0 for job, answer in zip(jobs, answers, strict=True)]
+        unknown = [k for k, job in enumerate(jobs) if job.witness == "nobody" and shown[k]]
+        return self._both_ways(photos, jobs, answers, unknown)
 
     def _look_again(
         self, photos: Sequence[Photo], jobs: list[Job], answers: list[CropAnswer]
@@ -193,13 +199,10 @@ class HandEstimator:
         self, photos: Sequence[Photo], jobs: list[Job], first: list[CropAnswer]
     ) -> list[tuple[Crop, CropAnswer, float]]:
         """For each job: the crop of the side chosen, the network's answer on it, and the log-odds of a right hand."""
-        odds = [job.right + (0.0 if job.settled else look.right) for job, look in zip(jobs, first, strict=True)]
-        chosen = [(job.crop, answer, total) for job, answer, total in zip(jobs, first, odds, strict=True)]
+        odds = [_odds(job, look) for job, look in zip(jobs, first, strict=True)]
         doubtful = [k for k, job in enumerate(jobs) if not job.settled and (odds[k] < 0) != job.crop.mirrored]
-        for k, turned in zip(doubtful, self._run(photos, [jobs[k].turned for k in doubtful]), strict=True):
-            total = jobs[k].right + (first[k].right + turned.right) / 2
-            keep = (total < 0) == jobs[k].crop.mirrored
-            chosen[k] = (jobs[k].crop, first[k], total) if keep else (jobs[k].turned.crop, turned, total)
+        jobs, looks = self._both_ways(photos, jobs, first, doubtful)
+        chosen = [(job.crop, look, _odds(job, look)) for job, look in zip(jobs, looks, strict=True)]
         if self.consensus:
             kept = [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)]
             agreed = self.crops.consensus(photos, kept, [answer for _, answer, _ in chosen])
@@ -251,3 +254,8 @@ class HandEstimator:
             refinement=answer.refinement and answer.refinement.scaled(crop.half_side),
             keypoints_weight=answer.weight,
         )
+
+
+def _odds(job: Job, look: CropAnswer) -> float:
+    """Log-odds of a right hand, by all that were heard of it."""
+    return job.right + (0.0 if job.settled else look.right)

@@ -4,7 +4,7 @@
 #   tools/release_lite.sh WEIGHTS COMMITS DATA FIXTURES [MEDIAPIPE_PYTHON]
 #
 # WEIGHTS: what tools/train_lite.sh ends with. COMMITS: those that trained, for the model card. DATA: a folder with photos/
-# and backgrounds/. MEDIAPIPE_PYTHON: a Python that has mediapipe, to measure beside. Half an hour on two cores.
+# and backgrounds/. MEDIAPIPE_PYTHON: a Python that has mediapipe, to measure beside. A quarter of an hour on two cores.
 #
 # Two numbers stay a person's choice: tools/fit_score.py prints what READILY (densehand/selection.py) rests on, and the
 # figures of README.md and docs/ are copied by hand from what is printed here.

@@ -41,6 +41,11 @@ def boxes_file(folder: Path, entries: object) -> str:
     return str(path)
 
 
+def predict(inputs: list[str], out: Path, model: str, *more: str) -> int:
+    """The exit status of `densehand predict` that writes JSON."""
+    return run(["predict", *inputs, "--out", str(out), "--model", model, *more, "--write", "json"])
+
+
 def lines_of(capsys) -> tuple[list[str], str]:
     out, err = capsys.readouterr()
     return err.splitlines(), out

@@ -1,7 +1,7 @@
 """`densehand predict --boxes`: hands taken from a box file, and box files with faults."""
 
 import pytest
-from cli_helpers import BOX, boxes_file, lines_of, names
+from cli_helpers import BOX, boxes_file, lines_of, names, predict
 from PIL import Image
 
 from densehand.cli import run
@@ -61,20 +61,7 @@ def test_photos_are_looked_up_by_path_and_then_by_name(photos, tmp_path, model, 
     out = tmp_path / "out"
     entries = {"a.jpg": [{"box": BOX}] * 2, str(photos / "sub" / "a.png"): [{"box": BOX}], "a.png": []}
     inputs = [str(photos), str(photos / "sub")]
-    run(
-        [
-            "predict",
-            *inputs,
-            "--out",
-            str(out),
-            "--model",
-            model,
-            "--boxes",
-            boxes_file(tmp_path, entries),
-            "--write",
-            "json",
-        ]
-    )
+    predict(inputs, out, model, "--boxes", boxes_file(tmp_path, entries))
     assert [len(read_document(out / name)["hands"]) for name in ("a.json", "a-2.json")] == [2, 1]
     errors, _ = lines_of(capsys)
     assert "b.png" in errors[0] and "not listed" in errors[0]

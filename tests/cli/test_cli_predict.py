@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from cli_helpers import BOX, boxes_file, lines_of, names, one_error
+from cli_helpers import BOX, boxes_file, lines_of, names, one_error, predict
 from PIL import Image
 
 from densehand import export
@@ -72,24 +72,7 @@ def test_bad_files_are_named_and_the_others_done(photos, tmp_path, model, capsys
     (tmp_path / "nothing").mkdir()
     out = tmp_path / "out"
     inputs = [str(photos), str(photos / "missing.jpg"), str(tmp_path / "nothing")]
-    assert (
-        run(
-            [
-                "predict",
-                *inputs,
-                "--out",
-                str(out),
-                "--model",
-                model,
-                "--whole-image",
-                "--write",
-                "json",
-                "--batch",
-                "2",
-            ]
-        )
-        == 1
-    )
+    assert predict(inputs, out, model, "--whole-image", "--batch", "2") == 1
     errors, _ = lines_of(capsys)
     assert names(out) == ["a.json", "b.json"]
     assert errors[-1] == f"2 photos, 2 hands → {out}; 5 failed" and len(errors) == 6
@@ -195,23 +178,7 @@ def test_few_large_photos_are_held_at_a_time(photos, tmp_path, model, monkeypatc
 
 def test_same_names_do_not_overwrite_each_other(photos, tmp_path, model):
     out = tmp_path / "out"
-    assert (
-        run(
-            [
-                "predict",
-                str(photos),
-                str(photos / "sub"),
-                "-o",
-                str(out),
-                "--model",
-                model,
-                "--whole-image",
-                "--write",
-                "json",
-            ]
-        )
-        == 0
-    )
+    assert predict([str(photos), str(photos / "sub")], out, model, "--whole-image") == 0
     assert names(out) == ["a-2.json", "a.json", "b.json"]
     assert read_document(out / "a-2.json")["image"] == str(photos / "sub" / "a.png")
 
