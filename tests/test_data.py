@@ -11,7 +11,7 @@ from photo_folder import make_photo_folder
 from densehand.data.augment import Augmentation, augment, negatives
 from densehand.data.fits import Fits, box_size, estimate_keypoint_map, fit_photos, project_fits
 from densehand.data.photos import held_back, load_photos
-from densehand.data.records import Records, TrainingBatch, records_from_photos
+from densehand.data.records import Records, TrainingBatch, no_masks, records_from_photos
 from densehand.errors import InputError
 from densehand.train.validate import PLAIN
 
@@ -104,7 +104,7 @@ def dotted_records(hand, count=6):
     images = near[..., None].expand(-1, -1, -1, 3).to(torch.uint8) * 255
     return Records(
         images, keypoints, torch.ones(count, 21), pose, shape, rotation, scale, translation, torch.ones(count),
-        near.to(torch.uint8) * 255,
+        near.to(torch.uint8) * 255, no_masks(count),
     )  # fmt: skip
 
 

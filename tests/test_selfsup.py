@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photo_folder import make_photo_folder
 
-from densehand.data.records import Records
+from densehand.data.records import Records, no_masks
 from densehand.errors import InputError
 from densehand.hand.model import quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, encode
@@ -71,7 +71,7 @@ def records_of(hand, count=4):
     images, keypoints, *_ = render(hand, mesh)
     return Records(
         images, keypoints, torch.ones(count, 21), mesh.pose, mesh.shape, mesh.rotation, mesh.scale,
-        mesh.translation[:, :2], torch.ones(count), torch.zeros(count, 0, 0, dtype=torch.uint8),
+        mesh.translation[:, :2], torch.ones(count), no_masks(count), no_masks(count),
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_two_processes_have_the_gradients_of_one(config, tmp_path, monkeypatch):
         batch: TrainingBatch = make(self, *arguments)
         axis = torch.linspace(-1, 1, self.config.size)
         disc = (axis[:, None].square() + axis.square() < 0.4).float()
-        batch.mask = disc.expand(len(batch), -1, -1).clone()
+        batch.mask = batch.silhouette = disc.expand(len(batch), -1, -1).clone()
         batch.has_mask = torch.arange(len(batch)) != 1  # one without, so that the parts differ
         return batch
 
@@ -114,7 +114,7 @@ def test_own_pools_hold_other_pictures(monkeypatch):
         device = torch.device("cpu")
 
         def records(self, count, generator):
-            return stream.Records(*[torch.rand(count, generator=generator)] * 10)
+            return stream.Records(*[torch.rand(count, generator=generator)] * 11)
 
     for rank, own in product((0, 1), (False, True)):
         placed(monkeypatch, rank, 2)
@@ -124,10 +124,12 @@ def test_own_pools_hold_other_pictures(monkeypatch):
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("share", [0.01, 0.25, 1.0])
-def test_first_rows_are_dealt_out_like_the_batch(monkeypatch, world, share):
+def test_spread_rows_are_dealt_out_like_the_batch(monkeypatch, world, share):
     """Against the plain way: choose in the whole batch, then see which rows each process holds."""
     usable = torch.rand(12, generator=torch.Generator().manual_seed(world)) < 0.6
-    expected = torch.nonzero(usable).flatten()[: max(1, round(12 * share))].tolist()
+    rows = torch.nonzero(usable).flatten().tolist()
+    wanted = max(1, round(12 * share))
+    expected = [rows[k * len(rows) // wanted] for k in range(wanted)] if wanted < len(rows) else rows
 
     def gather(parts, _):
         for part, rank in zip(parts, range(world), strict=True):
@@ -137,8 +139,8 @@ def test_first_rows_are_dealt_out_like_the_batch(monkeypatch, world, share):
     found = []
     for rank in range(world):
         placed(monkeypatch, rank, world)
-        rows, count = ranks.first_rows(usable[rank::world], share)
-        found += [row * world + rank for row in rows.tolist()]
+        mine, count = ranks.spread_rows(usable[rank::world], share)
+        found += [row * world + rank for row in mine.tolist()]
         assert count == len(expected)
     assert sorted(found) == expected
 

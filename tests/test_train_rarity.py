@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densehand.data.records import Records
+from densehand.data.records import Records, no_masks
 from densehand.train.stream import likeness, rarity
 
 
@@ -33,7 +33,7 @@ def records_with(rotation: torch.Tensor, pose: torch.Tensor) -> Records:
     return Records(
         images=zeros(count, 2, 2, 3, dtype=torch.uint8), keypoints=zeros(count, 21, 2),
         keypoint_weight=zeros(count, 21), pose=pose, shape=zeros(count, 10), rotation=rotation, scale=zeros(count),
-        translation=zeros(count, 2), trust=zeros(count), masks=zeros(count, 0, 0, dtype=torch.uint8),
+        translation=zeros(count, 2), trust=zeros(count), masks=no_masks(count), silhouettes=no_masks(count),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from densehand.data.fits import box_size
-from densehand.data.records import Records
+from densehand.data.records import Records, no_masks
 from densehand.hand.model import HandModel
 from densehand.refine.fast import refine_fast
 from densehand.views import Agreement, Answers, consensus, from_crop, to_crop
@@ -76,7 +76,8 @@ def pseudo_labels(
     trust = (1.8 - 1.6 * agreed.disagreement / allowed).clamp(0.2, 1.0)
     apart = (answers.keypoints - keypoints).norm(dim=-1).square().mean(0).sqrt() / box_size(keypoints)[:, None]
     weight = trust[:, None] * (1.5 - 100 * apart / (2 * keep.spread)).clamp(0, 1)
+    nothing = no_masks(len(images)).to(images.device)
     return Records(
         images, keypoints, weight, mesh.pose, mesh.shape, mesh.rotation, mesh.scale, mesh.translation[:, :2], trust,
-        torch.zeros(len(images), 0, 0, dtype=torch.uint8, device=images.device),
+        nothing, nothing,
     )  # fmt: skip

@@ -10,12 +10,14 @@ import math
 import roma
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from densehand.data.augmentation import Augmentation
 from densehand.data.records import Records, TrainingBatch
 from densehand.hand.model import HandModel
+
+PADDINGS = ("zeros", "border", "reflection")
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator, device: torch.device) -> Tensor:
@@ -47,13 +49,12 @@ def augment(
     offset = centre / half[:, None]
     inverse = half[:, None, None] * turn.transpose(1, 2)
     affine = torch.cat([inverse, (inverse @ offset[..., None])], -1)
-    pictures = look_up(records.images[index], affine, half, size)
+    # what lies beside a photo is black in a crop of it; a stored crop has more around it that nobody knows
+    outside = PADDINGS[int(torch.randint(len(PADDINGS), (), generator=generator, device=device))]
+    pictures = look_up(records.images[index], affine, half, size, outside)
     has_mask = records.masks[index].flatten(1).any(1)
-    mask = pictures.new_zeros(count, size, size)
-    if records.masks.shape[-1]:
-        grid = F.affine_grid(affine, [count, 1, size, size], align_corners=False)
-        stored = records.masks[index][:, None].float() / 255
-        mask = F.grid_sample(stored, grid, mode="bilinear", align_corners=False)[:, 0]
+    mask = look_up_mask(records.masks[index], affine, size)
+    whole = look_up_mask(records.silhouettes[index], affine, size) if records.silhouettes.shape[-1] else mask
 
     axis = torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), angle], -1)
     spin = roma.rotvec_to_unitquat(axis)
@@ -70,25 +71,34 @@ def augment(
     pictures, mask = occlude(pictures, mask, how, generator)
     flipped = uniform((count,), 0, 1, generator, device) < how.flip
     pictures = torch.where(flipped[:, None, None, None], pictures.flip(-1), pictures)
-    mask = torch.where(flipped[:, None, None], mask.flip(-1), mask)
+    mask, whole = (torch.where(flipped[:, None, None], m.flip(-1), m) for m in (mask, whole))
     mirror = torch.where(flipped[:, None, None], keypoints.new_tensor([-1.0, 1.0]), keypoints.new_tensor([1.0, 1.0]))
     weight = records.keypoint_weight[index] * (keypoints.abs().amax(-1) < 1)
     return TrainingBatch(
         pictures, keypoints * mirror, weight, skeleton, records.pose[index], records.shape[index], rotation,
-        records.trust[index] * ~flipped, mask, has_mask, (~flipped).float(),
-        torch.ones_like(angle),
+        records.trust[index] * ~flipped, mask, whole, has_mask, (~flipped).float(), torch.ones_like(angle),
     )  # fmt: skip
 
 
 def look_up(
-    images: Tensor, affine: Float[Tensor, "b 2 3"], half: Float[Tensor, " b"], size: int
+    images: Tensor, affine: Float[Tensor, "b 2 3"], half: Float[Tensor, " b"], size: int, outside: str = "zeros"
 ) -> Float[Tensor, "b 3 s s"]:
-    """Sample crops from uint8 pictures (b s s 3). Pictures that would shrink by 1.6 or more are halved first."""
+    """Sample crops from uint8 pictures (b s s 3). Those that would shrink by 2 on average, so that bilinear sampling
+    would leave out pixels, are halved first. outside: `grid_sample`'s padding.
+    """
     pictures = images.permute(0, 3, 1, 2).float() / 255
-    if float(half.mean()) * pictures.shape[-1] / size > 1.6:
+    if float(half.mean()) * pictures.shape[-1] / size > 2:
         pictures = F.avg_pool2d(pictures, 2)
     grid = F.affine_grid(affine, [len(images), 3, size, size], align_corners=False)
-    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode=outside, align_corners=False)
+
+
+def look_up_mask(stored: UInt8[Tensor, "b m m"], affine: Float[Tensor, "b 2 3"], size: int) -> Float[Tensor, "b s s"]:
+    """Sample crops from masks of bytes; nothing but zeros where they are empty, and outside them."""
+    if not stored.shape[-1]:
+        return affine.new_zeros(len(stored), size, size)
+    grid = F.affine_grid(affine, [len(stored), 1, size, size], align_corners=False)
+    return F.grid_sample(stored[:, None].float() / 255, grid, mode="bilinear", align_corners=False)[:, 0]
 
 
 def recolour(pictures: Float[Tensor, "b 3 s s"], how: Augmentation, generator: Generator) -> Float[Tensor, "b 3 s s"]:
@@ -141,10 +151,11 @@ def negatives(backgrounds: Tensor, count: int, size: int, how: Augmentation, gen
     affine[:, :, 2] = centre
     pictures = recolour(look_up(backgrounds[index], affine, half, size), how, generator)
     zeros = pictures.new_zeros
+    pictures, mask = occlude(pictures, zeros(count, size, size), how, generator)  # else an ellipse would mean a hand
     identity = zeros(count, 4)
     identity[:, 0] = 1
     return TrainingBatch(
         pictures, zeros(count, 21, 2), zeros(count, 21), zeros(count, 21, 3), zeros(count, 45), zeros(count, 10),
-        identity, zeros(count), zeros(count, size, size), torch.ones(count, dtype=torch.bool, device=device),
+        identity, zeros(count), mask, mask, torch.ones(count, dtype=torch.bool, device=device),
         zeros(count), zeros(count),
     )  # fmt: skip

@@ -24,7 +24,7 @@ from densehand.data.photos import STORED_SIZE, Skipped, need_folder
 from densehand.data.readers import dataset, read_dataset
 from densehand.data.readers.check import Report
 from densehand.data.readers.common import project
-from densehand.data.records import Records
+from densehand.data.records import Records, no_masks
 from densehand.data.sample import Sample
 from densehand.errors import InputError
 from densehand.hand.fit import fit_skeleton
@@ -166,11 +166,12 @@ def records_from_cuts(hand: HandModel, cuts: list[Cut]) -> Records:
         pose[rows], shape[rows] = fit.pose.cpu().float(), fit.shape.cpu().float()
         rotation[rows], scale[rows], translation[rows] = fit.rotation.cpu().float(), size, move
         trust[rows] = ((BAD - residual) / (BAD - GOOD)).clamp(0, 1)
-    masks = torch.zeros(count, 0, 0, dtype=torch.uint8)
+    masks = no_masks(count)
     if cuts[0].mask is not None:
         masks = torch.from_numpy(np.stack([c.mask for c in cuts if c.mask is not None]))
     images = torch.from_numpy(np.stack([c.picture for c in cuts]))
-    return Records(images, keypoints, weight, pose, shape, rotation, scale, translation, trust, masks)
+    nothing = no_masks(count)
+    return Records(images, keypoints, weight, pose, shape, rotation, scale, translation, trust, masks, nothing)
 
 
 def place_flat(

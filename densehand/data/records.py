@@ -18,7 +18,8 @@ class Records:
     """Right hands with a weak-perspective hand model fit, in units of their stored picture ([-1, 1] over it).
 
     trust: weight of the 3D labels (0 where the fit does not explain the 2D evidence). masks: visible hand surface,
-    empty (n, 0, 0) where a source has none; a hand whose mask is nothing but zeros has none either.
+    empty (n, 0, 0) where a source has none; a hand whose mask is nothing but zeros has none either. silhouettes: the
+    whole hand, what is covered included; empty where the masks are that already, or the best there is.
     """
 
     images: UInt8[Tensor, "n s s 3"]
@@ -31,6 +32,7 @@ class Records:
     translation: Float[Tensor, "n 2"]
     trust: Float[Tensor, " n"]
     masks: UInt8[Tensor, "n m m"]
+    silhouettes: UInt8[Tensor, "n m m"]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,7 +55,7 @@ class TrainingBatch:
     """One step's pictures and labels, in crop units (see docs/architecture.md).
 
     skeleton: y* = scale · R · X + t. Weights are 0 where a label is absent. is_right / has_hand: 1 or 0, for the two
-    yes-no heads; side_weight 0 where there is no hand.
+    yes-no heads. mask: the hand as seen, without what covers it; silhouette: the whole hand, as its mesh shows it.
     """
 
     images: Float[Tensor, "b 3 s s"]
@@ -65,6 +67,7 @@ class TrainingBatch:
     rotation: Float[Tensor, "b 4"]
     trust: Float[Tensor, " b"]
     mask: Float[Tensor, "b s s"]
+    silhouette: Float[Tensor, "b s s"]
     has_mask: Bool[Tensor, " b"]
     is_right: Float[Tensor, " b"]
     has_hand: Float[Tensor, " b"]
@@ -80,6 +83,11 @@ class TrainingBatch:
     def join(parts: list[TrainingBatch]) -> TrainingBatch:
         names = [f.name for f in fields(TrainingBatch)]
         return TrainingBatch(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
+
+
+def no_masks(count: int) -> UInt8[Tensor, "n 0 0"]:
+    """What `Records` holds where a source has no masks."""
+    return torch.zeros(count, 0, 0, dtype=torch.uint8)
 
 
 def records_from_photos(
@@ -100,8 +108,8 @@ def records_from_photos(
         weight = torch.maximum(trust, flat)[:, None].expand(count, 21).clone()
     masks = render_masks(hand, fits) if hand is not None else None
     if masks is None:
-        masks = torch.zeros(count, 0, 0, dtype=torch.uint8)
+        masks = no_masks(count)
     return Records(
         photos.images, fits.labels, weight, fits.pose, fits.shape, fits.rotation, fits.scale, fits.translation, trust,
-        masks,
+        masks, no_masks(count),
     )  # fmt: skip

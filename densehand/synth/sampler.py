@@ -192,6 +192,7 @@ class Synthesizer:
             translation=batch.translation[:, :2],
             trust=torch.ones(n, device=self.device),
             masks=batch.mask.byte() * 255,
+            silhouettes=batch.mask_full.byte() * 255,
         )
 
     def _layer(

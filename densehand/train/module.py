@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -81,22 +83,25 @@ def side_balance(batch: TrainingBatch) -> Tensor:
 
 
 def mask_terms(network: DHPE, estimate: Estimate, batch: TrainingBatch, config: TrainConfig) -> dict[str, Tensor]:
-    """L_Feat, L_Sh with hierarchical λ, and L_Lap, on the first `mask_terms_share` of the pictures with a mask."""
+    """L_Feat, L_Sh with hierarchical λ, and L_Lap, on `mask_terms_share` of the pictures, such as have a mask."""
     w = config.weights
-    chosen, in_all = ranks.first_rows(batch.has_mask & (batch.is_right > 0), config.mask_terms_share)
+    chosen, in_all = ranks.spread_rows(batch.has_mask & (batch.is_right > 0), config.mask_terms_share)
     zeros = estimate.features.new_zeros(1)
-    if len(chosen) == 0:
-        return {"features": zeros, "shape": zeros, "laplacian": zeros}
-    terms = {}
-    if w.features:
-        foreground = batch.images[chosen] * batch.mask[chosen, None]
-        terms["features"] = losses.features(estimate.features[chosen], network.extract_features(foreground))
+    terms = {"features": zeros, "shape": zeros, "laplacian": zeros}
+    if w.features and in_all:
+        # every process looks, be it at what does not count: batch norms over processes wait for each other
+        mine = chosen if len(chosen) else slice(1)
+        with kept_statistics(network.evidence):
+            foreground = network.extract_features(batch.images[mine] * batch.mask[mine, None])
+        terms["features"] = losses.features(estimate.features[mine], foreground) * (len(chosen) > 0)
+    if not len(chosen):
+        return terms
     if w.shape or w.laplacian:
         h, skeleton = estimate.parameters[-1][chosen], estimate.skeletons[-1][chosen]
         if w.shape:
             rendered = network.render_mask(h, batch.mask.shape[-1])
             weight = losses.hierarchical_weight(skeleton, batch.keypoints[chosen], batch.keypoint_weight[chosen])
-            terms["shape"] = losses.shape(rendered, batch.mask[chosen]) * (weight if w.hierarchical else 1.0)
+            terms["shape"] = losses.shape(rendered, batch.silhouette[chosen]) * (weight if w.hierarchical else 1.0)
         if w.laplacian:
             vertices, _ = network.mesh(h)
             terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(cast(HandModel, network.hand).faces))
@@ -105,14 +110,41 @@ def mask_terms(network: DHPE, estimate: Estimate, batch: TrainingBatch, config: 
     return terms
 
 
+def averaging(decay: float) -> Callable[..., None]:
+    """A running average of what is a number; indices, such as a mesh's faces, are no such thing and are copied."""
+    average = get_ema_multi_avg_fn(decay)
+
+    def update(old: Sequence[Tensor], new: Sequence[Tensor], count: Any) -> None:
+        if old[0].is_floating_point():  # torch gives tensors of one type at a time
+            average(old, new, count)
+        else:
+            for mine, theirs in zip(old, new, strict=True):
+                mine.copy_(theirs)
+
+    return update
+
+
+@contextmanager
+def kept_statistics(network: torch.nn.Module) -> Iterator[None]:
+    """Batch norms in here leave their running statistics as they are: hands before black are not what will be seen."""
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 class Training(lightning.LightningModule):
     """Network, its running average (EMA), and the stream of batches. Batches are made from the step number."""
 
     def __init__(self, network: DHPE, stream: BatchStream, config: TrainConfig):
         super().__init__()
         self.network, self.stream, self.config = network, stream, config
-        average = get_ema_multi_avg_fn(config.ema)
-        self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.average = AveragedModel(network, multi_avg_fn=averaging(config.ema), use_buffers=True)
         self.average.requires_grad_(False)  # else several processes would wait for its gradients
         self.train()
 

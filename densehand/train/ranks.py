@@ -50,11 +50,11 @@ def everywhere(condition: Tensor) -> bool:
     return bool(condition) if world() == 1 else int(total(condition.int())) == world()
 
 
-def first_rows(usable: Bool[Tensor, " b"], share: float) -> tuple[Int[Tensor, " k"], int]:
-    """This process's rows among the first usable ones of the whole batch, and how many those are in all.
+def spread_rows(usable: Bool[Tensor, " b"], share: float) -> tuple[Int[Tensor, " k"], int]:
+    """This process's rows of a `share` (at least one row) of the whole batch, and how many rows that is in all.
 
-    The whole batch has row i of process r at i · world + r (as `BatchStream` deals it out); of it the first
-    `share` (at least one row) are taken.
+    They are taken from the usable rows at even distances, so that every kind of picture has its part. The whole batch
+    has row i of process r at i · world + r (as `BatchStream` deals it out).
     """
     count = world()
     everyone = usable
@@ -62,5 +62,8 @@ def first_rows(usable: Bool[Tensor, " b"], share: float) -> tuple[Int[Tensor, " 
         parts = [torch.empty_like(usable, dtype=torch.uint8) for _ in range(count)]
         dist.all_gather(parts, usable.to(torch.uint8))
         everyone = torch.stack(parts, 1).flatten() > 0
-    chosen = torch.nonzero(everyone).flatten()[: max(1, round(len(everyone) * share))]
+    chosen = torch.nonzero(everyone).flatten()
+    wanted = max(1, round(len(everyone) * share))
+    if wanted < len(chosen):
+        chosen = chosen[torch.arange(wanted, device=chosen.device) * len(chosen) // wanted]
     return chosen[chosen % count == rank()] // count, len(chosen)

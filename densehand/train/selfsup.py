@@ -200,7 +200,8 @@ def reseeded(
         return source.records(count, generator)
     size = synthesizer.size
     empty = records.images.new_empty
-    return replace(records.select(slice(0)), images=empty(0, size, size, 3), masks=empty(0, size, size))
+    masks = empty(0, size, size)
+    return replace(records.select(slice(0)), images=empty(0, size, size, 3), masks=masks, silhouettes=masks)
 
 
 def sheet(source: Reseeder, seeds: int, generator: Generator) -> UInt8[Tensor, "h w 3"]:
