@@ -31,9 +31,18 @@ def plane_rotation(angle: Float[Tensor, " b"]) -> Float[Tensor, "b 2 2"]:
 
 
 def augment(
-    hand: HandModel, records: Records, index: Int[Tensor, " b"], size: int, how: Augmentation, generator: Generator
+    hand: HandModel,
+    records: Records,
+    index: Int[Tensor, " b"],
+    size: int,
+    how: Augmentation,
+    generator: Generator,
+    backgrounds: UInt8[Tensor, "n s s 3"] | None = None,
 ) -> TrainingBatch:
-    """Cut crops of `size`² around the chosen records' hands, turned, shifted, zoomed, recoloured."""
+    """Cut crops of `size`² around the chosen records' hands, turned, shifted, zoomed, recoloured.
+
+    backgrounds: what `how.backdrop` of the hands are put before.
+    """
     device, count = records.images.device, len(index)
     angle = torch.randn(count, generator=generator, device=device) * math.radians(how.rotation)
     anyway = uniform((count,), 0, 1, generator, device) < how.any_rotation
@@ -67,6 +76,8 @@ def augment(
     skeleton = skeleton + F.pad(translation, (0, 1))[:, None]
     keypoints = keypoints / half[:, None, None] - offset[:, None]
 
+    if backgrounds is not None and how.backdrop:
+        pictures = change_backdrop(pictures, whole, keypoints, backgrounds, how, generator)
     pictures = recolour(pictures, how, generator)
     pictures, mask = occlude(pictures, mask, how, generator)
     flipped = uniform((count,), 0, 1, generator, device) < how.flip
@@ -140,8 +151,10 @@ def occlude(
     return torch.where(hidden[:, None], other, pictures), mask * ~hidden
 
 
-def negatives(backgrounds: Tensor, count: int, size: int, how: Augmentation, generator: Generator) -> TrainingBatch:
-    """Pictures without a hand: random cuts of uint8 backgrounds (n s s 3). All label weights are 0."""
+def cut_backgrounds(
+    backgrounds: UInt8[Tensor, "n m m 3"], count: int, size: int, generator: Generator
+) -> Float[Tensor, "b 3 s s"]:
+    """Random squares of random backgrounds."""
     device = backgrounds.device
     index = torch.randint(len(backgrounds), (count,), generator=generator, device=device)
     half = uniform((count,), 0.3, 1.0, generator, device)
@@ -149,7 +162,44 @@ def negatives(backgrounds: Tensor, count: int, size: int, how: Augmentation, gen
     affine = torch.zeros(count, 2, 3, device=device)
     affine[:, 0, 0] = affine[:, 1, 1] = half
     affine[:, :, 2] = centre
-    pictures = recolour(look_up(backgrounds[index], affine, half, size), how, generator)
+    return look_up(backgrounds[index], affine, half, size)
+
+
+def change_backdrop(
+    pictures: Float[Tensor, "b 3 s s"],
+    silhouette: Float[Tensor, "b s s"],
+    keypoints: Float[Tensor, "b 21 2"],
+    backgrounds: UInt8[Tensor, "n m m 3"],
+    how: Augmentation,
+    generator: Generator,
+) -> Float[Tensor, "b 3 s s"]:
+    """Put `how.backdrop` of the hands that have a silhouette before pieces of backgrounds.
+
+    What stays is the silhouette, widened by 3 % of the crop as it is a fitted mesh's, and a band behind the wrist for
+    the forearm, which no silhouette shows. The seam is soft.
+    """
+    device, count, size = pictures.device, len(pictures), pictures.shape[-1]
+    wrist = keypoints[:, 0]
+    arm = F.normalize(wrist - keypoints[:, 9], dim=-1)
+    palm = (wrist - keypoints[:, 9]).norm(dim=-1).clamp_min(0.4)[:, None, None]  # at least, seen end on
+    axis = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
+    x, y = axis[None, None, :] - wrist[:, 0, None, None], axis[None, :, None] - wrist[:, 1, None, None]
+    along = x * arm[:, 0, None, None] + y * arm[:, 1, None, None]
+    across = x * arm[:, 1, None, None] - y * arm[:, 0, None, None]
+    forearm = (along > -0.3 * palm) & (across.abs() < 0.5 * palm)
+    reach = max(1, size // 32)
+    kept = F.max_pool2d(torch.maximum(silhouette, forearm.float())[:, None], 2 * reach + 1, 1, reach)
+    kept = F.avg_pool2d(kept, 2 * reach + 1, 1, reach, count_include_pad=False)
+    changed = uniform((count, 1, 1, 1), 0, 1, generator, device) < how.backdrop
+    changed = changed & silhouette.flatten(1).any(1)[:, None, None, None]
+    behind = cut_backgrounds(backgrounds, count, size, generator)
+    return torch.where(changed, torch.lerp(behind, pictures, kept), pictures)
+
+
+def negatives(backgrounds: Tensor, count: int, size: int, how: Augmentation, generator: Generator) -> TrainingBatch:
+    """Pictures without a hand: random cuts of uint8 backgrounds (n s s 3). All label weights are 0."""
+    device = backgrounds.device
+    pictures = recolour(cut_backgrounds(backgrounds, count, size, generator), how, generator)
     zeros = pictures.new_zeros
     pictures, mask = occlude(pictures, zeros(count, size, size), how, generator)  # else an ellipse would mean a hand
     identity = zeros(count, 4)

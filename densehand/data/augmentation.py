@@ -12,6 +12,7 @@ class Augmentation:
     """Ranges of the augmentation. Angles in degrees, lengths as shares of the crop.
 
     rotation: standard deviation of the in-plane turn; any_rotation: share of samples turned by any angle.
+    backdrop: share of real hands of known outline shown before another background (where hand-free pictures are given).
     flip: share shown as the other hand (only side, 2D and mask losses see them).
     """
 
@@ -25,6 +26,7 @@ class Augmentation:
     noise: float = option(0.3, "Share of pictures with noise.", 0, 1)
     occluder: float = option(0.25, "Share of pictures of which an ellipse is covered.", 0, 1)
     grey: float = option(0.05, "Share of pictures without colour.", 0, 1)
+    backdrop: float = option(0.0, "Share of real hands of known outline put before another background.", 0, 1)
 
 
 # for the last part of a training: crops as badly centred and sized as a detector's boxes can be

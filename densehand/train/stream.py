@@ -225,10 +225,12 @@ class BatchStream:
             if pool is not None:
                 drawn.append((pool.records(step * count, config.replay), count))
         parts = []
-        for records, count in drawn:
+        for number, (records, count) in enumerate(drawn):
             if count:
                 index = self._draw(records, count, generator)
-                parts.append(augment(self.hand, records, index, config.size, config.augmentation, generator))
+                behind = self.backgrounds if number < len(self.real) else None  # rendered ones have theirs
+                how = config.augmentation
+                parts.append(augment(self.hand, records, index, config.size, how, generator, behind))
         if counts["negatives"] and self.backgrounds is not None:
             parts.append(negatives(self.backgrounds, counts["negatives"], config.size, config.augmentation, generator))
         return TrainingBatch.join(parts)
