@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from densehand.errors import DensehandError
 
-if TYPE_CHECKING:  # imported on first use, so that `import densehand` and the command line's help stay quick
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    # imported on first use, so that `import densehand` and the command line's help stay quick
     from densehand.photo import HandBox
     from densehand.pipeline import HandEstimator
     from densehand.result import Hand
@@ -23,12 +26,12 @@ __version__ = "0.1.0"
 __all__ = ["DensehandError", "Hand", "HandBox", "HandEstimator", "__version__", "load"]
 
 
-def load(model: str = "dhpe-lite", **options: Any) -> HandEstimator:
+def load(model: str | Path = "dhpe-lite", **options: Any) -> HandEstimator:
     """An estimator with packaged weights: `load(name)(image)` gives the hands of an H×W×3 uint8 RGB picture.
 
     Args:
-        model: a name that `densehand models` lists.
-        options: passed on to `HandEstimator` (device, refine, focal, batch, detector).
+        model: a name that `densehand models` lists, or the path of a weights file.
+        options: passed on to `HandEstimator` (detector, device, refine, focal, batch, hand, consensus).
 
     Errors:
         InputError: unknown model or device. WeightsError: its weights are missing or damaged.

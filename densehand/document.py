@@ -34,7 +34,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}); check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({str(error).splitlines()[0]}); write it with densehand predict") from error
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from densehand.export import vertex_normals
 from densehand.hand.keypoints import BONES
 from densehand.result import Hand
 
@@ -84,23 +83,21 @@ def _shade(hand: Hand, screen: Float[np.ndarray, "V 3"], size: tuple[int, int]) 
     """Colour × coverage (0…255) and coverage (0…1) of the mesh, lit softly from the upper left behind the camera."""
     import torch
 
-    from densehand.render import rasterise
+    from densehand.render import Lights, rasterise, shade, vertex_normals
 
-    fragments = rasterise(torch.from_numpy(screen.astype(np.float32)), torch.from_numpy(hand.faces), size)
-    face = fragments.face_index.numpy()
-    covered = face >= 0
-    normals = vertex_normals(hand.vertices, hand.faces)
-    corners = normals[hand.faces[face[covered]]]
-    normal = (corners * fragments.barycentric.numpy()[covered][..., None]).sum(axis=1)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    key, fill = np.array([-0.45, -0.65, -0.61]), np.array([0.7, 0.1, -0.7])
-    half = (key + np.array([0, 0, -1])) / np.linalg.norm(key + np.array([0, 0, -1]))
-    light = 0.30 + 0.62 * np.clip(normal @ key, 0, 1) + 0.20 * np.clip(normal @ fill, 0, 1)
-    gloss = 38 * np.clip(normal @ half, 0, 1) ** 24
-    colour = np.array(MESH_COLOURS[hand.side]) * light[:, None] + gloss[:, None]
-    picture = np.zeros((*size, 4), dtype=np.float32)
-    picture[covered] = np.concatenate([np.clip(colour, 0, 255), np.ones((len(colour), 1))], axis=1)
-    return picture
+    lights = Lights(
+        ambient=torch.full((3,), 0.30),
+        directions=torch.tensor([[-0.45, -0.65, -0.61], [0.7, 0.1, -0.7]]),
+        colors=torch.tensor([[0.62] * 3, [0.20] * 3]),
+        specular=torch.tensor(0.24),
+        shininess=24,
+    )
+    corners, faces = torch.from_numpy(screen.astype(np.float32)), torch.from_numpy(hand.faces)
+    normals = vertex_normals(torch.from_numpy(hand.vertices), faces)  # of the metric mesh: the screen has two units
+    colour = torch.tensor(MESH_COLOURS[hand.side]) / 255
+    fragments = rasterise(corners, faces, size)
+    lit = shade(fragments, corners, faces, lights=lights, colors=colour, normals=normals)
+    return torch.cat([lit.clamp(0, 1) * 255, fragments.mask[..., None].to(lit)], dim=-1).numpy()
 
 
 def draw_skeleton(

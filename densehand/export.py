@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,11 @@ DEPTH_ZERO = 32768
 
 SKIN = (224, 172, 138)
 """sRGB colour of exported meshes."""
+
+_JPEG: tuple[str, dict[str, Any]] = ("JPEG", {"quality": 92, "subsampling": 0})
+_PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {"compress_level": 3}), ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": ("WEBP", {"quality": 92}),
+}  # fmt: skip
 
 _GLTF_AXES = np.array([1, -1, -1], dtype=np.float32)
 
@@ -89,7 +95,7 @@ def write_npz(path: str | Path, hand: Hand) -> None:
     known = {name: getattr(hand, name) for name in Hand.__dataclass_fields__ if name != "refinement"}
     fields = {name: np.asarray(value) for name, value in known.items() if value is not None}
     # JSON text: numpy.load without pickle knows no objects
-    fields["refinement"] = np.asarray(json.dumps(hand.to_json_dict().get("refinement")))
+    fields["refinement"] = np.asarray(json.dumps(hand.refinement and asdict(hand.refinement)))
     np.savez_compressed(buffer, schema=np.asarray(SCHEMA), **fields)  # type: ignore[arg-type]
     write_bytes(path, buffer.getvalue())
 
@@ -145,14 +151,27 @@ def read_depth(path: str | Path) -> Float32[np.ndarray, "H W"]:
 
 
 def write_picture(path: str | Path, pixels: np.ndarray) -> None:
-    """Write H×W×3 uint8 RGB; the suffix chooses the format (JPEG at quality 92)."""
-    path = Path(path)
+    """Write H×W×3 uint8 RGB, or H×W grey (PNG: of 8 or 16 bit); the suffix chooses the format.
+
+    Errors:
+        InputError: no format has this suffix, the format cannot hold such a picture, or the file cannot be written.
+    """
+    kind, how = picture_format(path)
     buffer = io.BytesIO()
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=92, subsampling=0)
-    else:
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
+    try:
+        Image.fromarray(pixels).save(buffer, kind, **how)
+    except (OSError, ValueError) as error:  # JPEG and WebP bound the sides
+        size = f"{pixels.shape[1]}×{pixels.shape[0]} pixels"
+        raise InputError(f"{path}: {kind} cannot hold this picture of {size}; use .png or a smaller one") from error
     write_bytes(path, buffer.getvalue())
+
+
+def picture_format(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """Pillow's name of the format that a suffix means, and how it is written. Raises InputError for other suffixes."""
+    try:
+        return _PICTURES[Path(path).suffix.lower()]
+    except KeyError:
+        raise InputError(f"{path}: no picture is written with this suffix; use {', '.join(_PICTURES)}") from None
 
 
 def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, "V 3"]:

@@ -1,6 +1,7 @@
-"""Writing files whole or not at all, and preparing the folder they go to."""
+"""Writing files whole or not at all, preparing the folder they go to, and the order files are read in."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,12 @@ def ensure_folder(path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot write there ({reason(error)}); choose another output folder") from error
     return path
+
+
+def in_order(path: Path) -> list[tuple[int, str]]:
+    """Sorts files as people count: the numbers in their names by size, the rest as text."""
+    parts = re.split("([0-9]+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def reason(error: OSError) -> str:

@@ -8,18 +8,20 @@ How the kinds are carried over (the first frame of files with several):
 - 16 bits a channel are scaled to 8 (65,535 → 255); floats are taken as 0…1 or 0…255 where they fit, else stretched.
 """
 
+import os
 import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from densehand.errors import InputError
-from densehand.files import reason
+from densehand.files import in_order, reason
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What a folder is searched for (any case). A file named on its own is judged by its content, not by its name."""
@@ -69,8 +71,8 @@ def read_image(path: str | Path) -> np.ndarray:
 def find_images(inputs: Iterable[str | Path], problems: list[InputError] | None = None) -> list[Path]:
     """Expand folders into the pictures they hold; files pass through unchanged, each picture once.
 
-    Of a folder, the files lying directly in it with one of `IMAGE_EXTENSIONS` are taken, sorted by name, without hidden
-    ones and without densehand's own pictures (`*.overlay.jpg`, `*.mask.png`, `*.depth.png`).
+    Of a folder, the files lying directly in it with one of `IMAGE_EXTENSIONS` are taken, sorted by name (frame2 before
+    frame10), without hidden ones and without densehand's own pictures (`*.overlay.jpg`, `*.mask.png`, `*.depth.png`).
 
     Args:
         inputs: files and folders. Files need not exist: reading them tells.
@@ -79,13 +81,13 @@ def find_images(inputs: Iterable[str | Path], problems: list[InputError] | None 
     Errors:
         InputError: see `problems`.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for given in map(Path, inputs):
-        if not given.is_dir():
-            found.setdefault(given.resolve(), given)
+        if not os.path.isdir(given):  # pathlib raises for names that cannot be
+            found.setdefault(os.path.realpath(given), given)
             continue
         try:
-            pictures = sorted(entry for entry in given.iterdir() if _is_picture(entry))
+            pictures = sorted((entry for entry in given.iterdir() if _is_picture(entry)), key=in_order)
             error = (
                 None if pictures else InputError(f"{given}: no pictures in this folder; name one that holds {READABLE}")
             )
@@ -99,7 +101,7 @@ def find_images(inputs: Iterable[str | Path], problems: list[InputError] | None 
         if error and problems is not None:
             problems.append(error)
         for picture in pictures:
-            found.setdefault(picture.resolve(), picture)
+            found.setdefault(os.path.realpath(picture), picture)
     return list(found.values())
 
 
@@ -109,7 +111,7 @@ def _is_picture(path: Path) -> bool:
         name.endswith(IMAGE_EXTENSIONS)
         and not name.startswith(".")
         and not name.endswith(_OWN_OUTPUTS)
-        and not path.is_dir()
+        and not os.path.isdir(path)
     )
 
 
@@ -181,13 +183,14 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
 
 def _upright(pixels: np.ndarray, orientation: object) -> np.ndarray:
     """Undo the EXIF orientation 1…8 (other values count as 1)."""
-    transform = {
-        2: lambda p: p[:, ::-1],
-        3: lambda p: p[::-1, ::-1],
-        4: lambda p: p[::-1],
-        5: lambda p: p.swapaxes(0, 1),
-        6: lambda p: p.swapaxes(0, 1)[:, ::-1],
-        7: lambda p: p.swapaxes(0, 1)[::-1, ::-1],
-        8: lambda p: p.swapaxes(0, 1)[::-1],
-    }.get(orientation if isinstance(orientation, int) else 1)
+    transforms: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        2: lambda p: cv2.flip(p, 1),
+        3: lambda p: cv2.rotate(p, cv2.ROTATE_180),
+        4: lambda p: cv2.flip(p, 0),
+        5: cv2.transpose,
+        6: lambda p: cv2.rotate(p, cv2.ROTATE_90_CLOCKWISE),
+        7: lambda p: cv2.flip(cv2.transpose(p), -1),
+        8: lambda p: cv2.rotate(p, cv2.ROTATE_90_COUNTERCLOCKWISE),
+    }
+    transform = transforms.get(orientation if isinstance(orientation, int) else 1)
     return transform(pixels) if transform else pixels

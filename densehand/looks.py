@@ -18,6 +18,7 @@ import numpy as np
 
 from densehand.camera import Crop
 from densehand.crops import CERTAIN, CropAnswer, log_odds
+from densehand.detect.detector import SURE
 from densehand.errors import InputError
 from densehand.metrics import box_iou, tight_box
 from densehand.photo import Photo, check_box, check_picture
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     from densehand.detect import Detector
 
 PROPOSED = 0.1
-"""Least score of a detection that is looked at …"""
-
-SURE = 0.4
-"""… and of those that are looked at first: weaker ones only where no hand was found in them …"""
+"""Least score of a detection that is looked at: those below `SURE` only where no hand was found in the others …"""
 
 MOST_WEAK = 4
 """… and of these no more than the best few."""
@@ -101,8 +99,7 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
         job = _job(index, Crop.from_box(box), box, photo.side, odds, float(detection.score))
         sure = detection.score >= SURE
         rounds[not sure].append(replace(job, least=MIN_SCORE if sure else MIN_DOUBTFUL))
-    everything = np.array([0, 0, width, height], dtype=np.float32)
-    last = _job(index, whole, everything, photo.side, None, WHOLE_PICTURE)
+    last = _job(index, whole, None, photo.side, None, WHOLE_PICTURE)
     return [rounds[0], rounds[1][:MOST_WEAK], [replace(last, least=MIN_DOUBTFUL)]]
 
 

@@ -8,9 +8,9 @@ mirrored back. Where nobody gives the side, three witnesses decide, each with a 
 - the network's `side_logit` on the mirrored crop, its sign turned.
 
 A crop with a detected side is run in that orientation. Only if the sum of the log-odds then points to the other side
-is it run mirrored too; a crop without any side is run both ways at once. The two network answers are averaged (they
-see the same pixels), a quarter of the detector's log-odds is added, and the estimate of the orientation that agrees
-with the sum is kept. `side_score` is the probability of the side chosen.
+is it run mirrored too; a crop without any side is run both ways (of a whole picture, where it seems to show a hand).
+The two network answers are averaged (they see the same pixels), a quarter of the detector's log-odds is added, and the
+estimate of the orientation that agrees with the sum is kept. `side_score` is the probability of the side chosen.
 
 Crops. `looks.py` says which are looked at, in which order, and where the network looks again.
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +71,7 @@ class HandEstimator:
 
     def __init__(
         self,
-        model: str | DHPE = DEFAULT_MODEL,
+        model: str | Path | DHPE = DEFAULT_MODEL,
         detector: Detector | None = None,
         device: str = "auto",
         refine: str | int = FAST,
@@ -84,7 +85,7 @@ class HandEstimator:
         if batch < 1:
             raise InputError(f"batch is 1 or more, not {batch}")
         self.device = resolve_device(device)
-        network = load_network(model, self.device) if isinstance(model, str) else model.to(self.device)
+        network = load_network(str(model), self.device) if isinstance(model, (str, Path)) else model.to(self.device)
         self.network = network.eval()
         self.name = network.config.name
         self.hand: HandModel = network.hand  # type: ignore[assignment]

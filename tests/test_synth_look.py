@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from densehand.hand.model import HandModel
+from densehand.render import vertex_normals
 from densehand.synth import light, photo, skins
-from densehand.synth.detail import CHANNELS, paint_texture, vertex_normals
+from densehand.synth.detail import CHANNELS, paint_texture
 from densehand.synth.render import _grain, hollowness
 
 

@@ -18,12 +18,12 @@ from densehand.adapt.labels import Keep, believable, label_error, pseudo_labels
 from densehand.adapt.stream import AdaptStream, Shares
 from densehand.crops import load_network
 from densehand.errors import InputError
+from densehand.export import picture_format, write_picture
 from densehand.files import ensure_folder
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
 from densehand.network.zoo import load_model, resolve_device, save_weights
 from densehand.pipeline import HandEstimator
-from densehand.synth.sheet import write_picture
 from densehand.train.config import TrainConfig
 from densehand.train.selfsup import sheet
 from densehand.train.stream import load_backgrounds, seeded
@@ -100,8 +100,8 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
     from densehand.adapt.learn import learn  # first, so that a missing extra is told before the work
 
     ensure_folder(out.parent)
-    if config.sheet and Path(config.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise InputError(f"{config.sheet}: a sheet is written as .png, .jpg or .webp; choose one of these suffixes")
+    if config.sheet:
+        picture_format(config.sheet)
     paths = find_photos(folder)
     backgrounds = load_backgrounds(config.backgrounds) if config.backgrounds else None
     device = resolve_device(config.device)

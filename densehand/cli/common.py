@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from densehand.errors import DensehandError, InputError
+from densehand.files import in_order
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -39,6 +43,29 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
     bar = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
     with bar:
         yield bar
+
+
+def named(error: DensehandError, path: Path) -> str:
+    """The message, beginning with the file it is about."""
+    text = str(error)
+    return text if str(path) in text else f"{path}: {text}"
+
+
+def find_predictions(inputs: Iterable[Path], problems: list[InputError]) -> list[Path]:
+    """Files as they are, folders as the .json files in them (sorted, hidden ones left out), each once.
+
+    A folder without any is named in `problems`.
+    """
+    found: dict[str, Path] = {}
+    for given in inputs:
+        files = [given]
+        if os.path.isdir(given):
+            files = sorted((file for file in given.glob("*.json") if not file.name.startswith(".")), key=in_order)
+        if not files:
+            problems.append(InputError(f"{given}: no .json in this folder; name one with predictions"))
+        for file in files:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
 
 
 def choices(value: str, allowed: Sequence[str], option: str) -> tuple[str, ...]:

@@ -43,10 +43,10 @@ def check(
     """
     from densehand.data.readers import dataset, read_dataset
     from densehand.data.readers.check import Report
-    from densehand.errors import InputError
+    from densehand.export import picture_format
 
-    if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise InputError(f"{sheet}: a sheet is written as .png, .jpg or .webp; choose one of these suffixes")
+    if sheet is not None:
+        picture_format(sheet)
     known, report = dataset(name), Report()
     samples = read_dataset(name, folder, split)
     tiles: list[np.ndarray] = []
@@ -93,8 +93,9 @@ def _write_sheet(path: Path, tiles: list[np.ndarray]) -> None:
     import numpy as np
 
     from densehand.errors import InputError
+    from densehand.export import write_picture
     from densehand.files import ensure_folder
-    from densehand.synth.sheet import contact_sheet, write_picture
+    from densehand.synth.sheet import contact_sheet
 
     if not tiles:
         raise InputError(f"{path}: no picture could be read, so there is no sheet; see the faults")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from densehand.cli.common import choices, output_names, progress_bar, say, say_error
+from densehand.cli.common import choices, named, output_names, progress_bar, say, say_error
 from densehand.cli.refining import refine_option
 from densehand.cli.writers import DEFAULT_FORMATS, FORMATS, write_outputs
 from densehand.errors import DensehandError, InputError
@@ -111,7 +111,7 @@ def predict(
                     hands += _write(item, result, estimator, out, formats)
                 except DensehandError as error:
                     failed += 1
-                    say_error(_named(error, item.path), progress)
+                    say_error(named(error, item.path), progress)
             progress.advance(task, len(group) + group_failed)
     if not quiet:
         done = len(paths) + len(problems) - failed
@@ -143,7 +143,7 @@ def _groups(
                 check_box(entry.box, width, height)
         except DensehandError as error:
             failed += 1
-            say_error(_named(error, path), progress)
+            say_error(named(error, path), progress)
             continue
         if group and pixels + width * height > _MAX_GROUP_PIXELS:
             yield group, failed
@@ -174,12 +174,6 @@ def _write(item: _Item, hands: list[Hand], estimator: HandEstimator, out: Path, 
     record = document(str(item.path), width, height, estimator.name, hands)
     write_outputs(out, item.name, formats, record, hands, item.photo.image)
     return len(hands)
-
-
-def _named(error: DensehandError, path: Path) -> str:
-    """The message, beginning with the photo it is about."""
-    text = str(error)
-    return text if str(path) in text else f"{path}: {text}"
 
 
 class BoxFile:

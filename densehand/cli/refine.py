@@ -5,29 +5,29 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
 
-from densehand.cli.common import choices, output_names, say, say_error
+from densehand.cli.common import choices, find_predictions, named, output_names, say, say_error
 from densehand.cli.writers import DEFAULT_FORMATS, FORMATS, write_outputs
 from densehand.errors import DensehandError, InputError
 from densehand.refine.modes import FAST, FRAMES, VIEWS
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from densehand.hand import HandModel
     from densehand.result import Hand
 
 
+_Prediction: TypeAlias = "tuple[Path, dict[str, Any]]"  # a file and what it holds
+
+
 @dataclass
 class _Picture:
-    """A picture with its prediction; `hands` are replaced as they are refined."""
+    """A picture's prediction; `hands` are replaced as they are refined. Pixels are read where they are drawn on."""
 
     path: Path
     name: str
-    image: np.ndarray
     document: dict[str, Any]
     hands: list[Hand]
 
@@ -88,7 +88,7 @@ def refine(
         try:
             pictures.append(_read(path, name, records, model))
         except DensehandError as error:
-            problems.append(InputError(_named(error, path)))
+            problems.append(InputError(named(error, path)))
     ensure_folder(out)
     together = VIEWS if views else FRAMES if frames else FAST
     if together != FAST and (problems or not pictures):
@@ -106,7 +106,7 @@ def refine(
             _write(picture, out, formats)
             done += 1
         except DensehandError as error:
-            problems.append(InputError(_named(error, picture.path)))
+            problems.append(InputError(named(error, picture.path)))
     for problem in problems:
         say_error(str(problem))
     if not quiet:
@@ -120,21 +120,21 @@ class _Predictions:
     def __init__(self, given: list[Path], problems: list[InputError]) -> None:
         from densehand.document import read_document
 
-        self.entries: list[tuple[Path, dict[str, Any]]] = []
-        for place in given:
-            files = sorted(place.glob("*.json")) if place.is_dir() else [place]
-            if not files:
-                problems.append(InputError(f"{place}: no .json in this folder; name one with predictions"))
-            for file in files:
-                try:
-                    self.entries.append((file, read_document(file)))
-                except InputError as error:
-                    problems.append(error)
+        self.by_path: dict[Path, list[_Prediction]] = {}
+        self.by_name: dict[str, list[_Prediction]] = {}
+        for file in find_predictions(given, problems):
+            try:
+                entry = file, read_document(file)
+            except InputError as error:
+                problems.append(error)
+                continue
+            shown = Path(entry[1]["image"])
+            self.by_path.setdefault(shown, []).append(entry)
+            self.by_name.setdefault(shown.name, []).append(entry)
 
-    def of(self, path: Path) -> tuple[Path, dict[str, Any]]:
+    def of(self, path: Path) -> _Prediction:
         """The prediction of a picture, or InputError where there is none or more than one."""
-        exact = [entry for entry in self.entries if Path(entry[1]["image"]) == path]
-        found = exact or [entry for entry in self.entries if Path(entry[1]["image"]).name == path.name]
+        found = self.by_path.get(path) or self.by_name.get(path.name)
         if not found:
             raise InputError(f"{path}: no prediction names it; write one with 'densehand predict --write json'")
         if len(found) > 1:
@@ -148,11 +148,11 @@ def _read(path: Path, name: str, records: _Predictions, model: HandModel) -> _Pi
     from densehand.result import Hand
 
     file, document = records.of(path)
-    image = read_image(path)
-    if image.shape[:2] != (document["height"], document["width"]):
-        size, expected = f"{image.shape[1]}×{image.shape[0]}", f"{document['width']}×{document['height']}"
-        raise InputError(f"{path}: has {size} pixels, but {file} is of {expected}; predict it again")
-    return _Picture(path, name, image, document, [Hand.from_json_dict(record, model) for record in document["hands"]])
+    height, width = read_image(path).shape[:2]
+    if (height, width) != (document["height"], document["width"]):
+        expected = f"{document['width']}×{document['height']}"
+        raise InputError(f"{path}: has {width}×{height} pixels, but {file} is of {expected}; predict it again")
+    return _Picture(path, name, document, [Hand.from_json_dict(record, model) for record in document["hands"]])
 
 
 def _each(picture: _Picture, model: HandModel) -> None:
@@ -207,13 +207,9 @@ def _only(picture: _Picture, side: str) -> int:
 
 def _write(picture: _Picture, out: Path, formats: tuple[str, ...]) -> None:
     from densehand.document import document
+    from densehand.images import read_image
 
-    height, width = picture.image.shape[:2]
-    record = document(str(picture.path), width, height, picture.document["model"], picture.hands)
-    write_outputs(out, picture.name, formats, record, picture.hands, picture.image)
-
-
-def _named(error: DensehandError, path: Path) -> str:
-    """The message, beginning with the picture it is about."""
-    text = str(error)
-    return text if str(path) in text else f"{path}: {text}"
+    record = picture.document
+    record = document(str(picture.path), record["width"], record["height"], record["model"], picture.hands)
+    image = read_image(picture.path) if "overlay" in formats else None
+    write_outputs(out, picture.name, formats, record, picture.hands, image)

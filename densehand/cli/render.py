@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from densehand.cli.common import choices, output_names, progress_bar, say, say_error
+from densehand.cli.common import choices, find_predictions, named, output_names, progress_bar, say, say_error
 from densehand.cli.writers import FORMATS, write_outputs
 from densehand.errors import DensehandError, InputError
 
@@ -46,7 +47,7 @@ def render(
     model = HandModel.load(hand)
     ensure_folder(out)
     problems: list[InputError] = []
-    paths = _expand(inputs, problems)
+    paths = find_predictions(inputs, problems)
     for problem in problems:
         say_error(str(problem))
     failed = len(problems)
@@ -60,7 +61,7 @@ def render(
                 write_outputs(out, name, formats, document, hands, image)
             except DensehandError as error:
                 failed += 1
-                say_error(str(error) if str(path) in str(error) else f"{path}: {error}", progress)
+                say_error(named(error, path), progress)
             progress.advance(task)
     if not quiet:
         done = len(paths) + len(problems) - failed
@@ -68,24 +69,12 @@ def render(
     return 1 if failed else 0
 
 
-def _expand(inputs: list[Path], problems: list[InputError]) -> list[Path]:
-    """Files as they are, folders as the .json files in them (sorted), each once."""
-    found: dict[Path, Path] = {}
-    for given in inputs:
-        files = sorted(given.glob("*.json")) if given.is_dir() else [given]
-        if not files:
-            problems.append(InputError(f"{given}: no .json in this folder; name one with predictions"))
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
 def _photo(document: dict[str, Any], path: Path, photos: Path | None) -> np.ndarray:
     from densehand.images import read_image
 
     named = Path(document["image"])
     places = [photos / named.name] if photos is not None else [named, path.parent / named.name]
-    place = next((place for place in places if place.is_file()), None)
+    place = next((place for place in places if os.path.isfile(place)), None)  # pathlib raises for some
     if place is None:
         raise InputError(f"{path}: its photo {document['image']!r} is not there; name its folder with --photos")
     image = read_image(place)

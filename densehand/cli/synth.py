@@ -41,28 +41,26 @@ def synth(
     import numpy as np
     import torch
 
-    from densehand.errors import InputError
+    from densehand.export import picture_format, write_picture
     from densehand.files import ensure_folder
     from densehand.hand import HandModel
     from densehand.images import find_images, read_image
     from densehand.network import resolve_device
     from densehand.synth import SynthConfig, Synthesizer
-    from densehand.synth.sheet import FolderWriter, contact_sheet, to_uint8, write_picture
+    from densehand.synth.sheet import FolderWriter, contact_sheet, to_uint8
 
     target = resolve_device(device)
     for folder in (out, sheet.parent if sheet is not None else None):
         if folder is not None:
             ensure_folder(folder)
-    if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise InputError(f"{sheet}: a sheet is written as .png, .jpg or .webp; choose one of these suffixes")
+    if sheet is not None:
+        picture_format(sheet)
     photos = None
     if backgrounds is not None:
         import cv2
 
-        paths = find_images([backgrounds])
-        if not paths:
-            raise InputError(f"{backgrounds}: no photos there; give a folder of pictures without hands")
-        pictures = [cv2.resize(read_image(path), (256, 256), interpolation=cv2.INTER_AREA) for path in paths]
+        found = find_images([backgrounds])
+        pictures = [cv2.resize(read_image(path), (256, 256), interpolation=cv2.INTER_AREA) for path in found]
         photos = torch.from_numpy(np.stack(pictures))
     config = SynthConfig(photograph=False, occluder_share=0.0, other_before=0.0) if clean else SynthConfig()
     synthesizer = Synthesizer(HandModel.load(hand), photos, target, size, seed, config=config)

@@ -22,7 +22,7 @@ class Candidates(NamedTuple):
     right: NDArray[np.float32]  # (n,) probability of a right hand
 
 
-def areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n"]:
+def areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
     """Areas in px²; a box turned inside out has area 0."""
     return np.clip(boxes[..., 2] - boxes[..., 0], 0, None) * np.clip(boxes[..., 3] - boxes[..., 1], 0, None)
 
@@ -36,11 +36,11 @@ def intersections(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> F
 
 def suppress(
     boxes: Float[np.ndarray, "n 4"],
-    scores: Float[np.ndarray, "n"],
+    scores: Float[np.ndarray, " n"],
     iou_threshold: float = 0.45,
     containment: float = 0.85,
     smallest_ratio: float = 0.06,
-) -> Int[np.ndarray, "k"]:
+) -> Int[np.ndarray, " k"]:
     """Indices of the boxes to keep, best score first (ties in their order); sides play no part.
 
     A box goes if a kept, better one overlaps it by an IoU of more than ``iou_threshold``, or if more than

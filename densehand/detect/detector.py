@@ -57,7 +57,7 @@ class FrozenNet(nn.Module):
 
 
 class Window(NamedTuple):
-    """A part of the photo looked at on its own, px."""
+    """A part of the photo looked at on its own, px; it may reach outside."""
 
     x: int
     y: int
@@ -126,10 +126,9 @@ class Detector:
 
     def _look_from_farther(self, image: NDArray[np.uint8]) -> Candidates:
         """Candidates of the photo within a grey margin, in pixels of the photo: hands that fill it look smaller."""
-        margin = round(MARGIN * max(image.shape[:2]))
-        framed = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=PADDING_GREY)
-        found = self._look(framed, [Window(0, 0, framed.shape[1], framed.shape[0])])
-        return found._replace(boxes=found.boxes - margin)
+        height, width = image.shape[:2]
+        margin = round(MARGIN * max(width, height))
+        return self._look(image, [Window(-margin, -margin, width + 2 * margin, height + 2 * margin)])
 
     @torch.inference_mode()
     def _look(self, image: NDArray[np.uint8], windows: list[Window]) -> Candidates:
@@ -147,15 +146,19 @@ class Detector:
         return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _letterbox(self, image: NDArray[np.uint8], window: Window) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-        """A window at the network's size, padded right and below, and the scale factors of x and y."""
+        """A window at the network's size, padded right and below, and the scale factors of x and y. What of it lies
+        outside the photo is grey."""
         scale = self.input_size / max(window.width, window.height)
         width, height = (max(round(n * scale), 1) for n in (window.width, window.height))
-        part = image[window.y : window.y + window.height, window.x : window.x + window.width]
-        small = resized(part, width, height)
+        sx, sy = width / window.width, height / window.height
+        x0, y0 = max(window.x, 0), max(window.y, 0)
+        x1, y1 = min(window.x + window.width, image.shape[1]), min(window.y + window.height, image.shape[0])
+        left, top = round((x0 - window.x) * sx), round((y0 - window.y) * sy)
+        right, below = max(round((x1 - window.x) * sx), left + 1), max(round((y1 - window.y) * sy), top + 1)
         padded_width, padded_height = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in (width, height))
         canvas = np.full((padded_height, padded_width, 3), PADDING_GREY, np.uint8)
-        canvas[:height, :width] = small
-        return canvas, (width / window.width, height / window.height)
+        canvas[top:below, left:right] = resized(image[y0:y1, x0:x1], right - left, below - top)
+        return canvas, (sx, sy)
 
 
 def resized(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:

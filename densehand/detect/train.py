@@ -125,9 +125,10 @@ def train(
     ``start``: weights to begin with, all but the auxiliary head; by default the trunk's ImageNet weights.
     """
     run.mkdir(parents=True, exist_ok=True)
-    write_bytes(run / "start.json", json.dumps(start_recipe(start), indent=2).encode())
-    torch.manual_seed(seed)
     checkpoint = run / "checkpoint.pt"
+    if not checkpoint.is_file():  # a resumed run began where it began
+        write_bytes(run / "start.json", json.dumps(start_recipe(start), indent=2).encode())
+    torch.manual_seed(seed)
     net = start_net(start).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(net)
     old = list(net.blocks[FROZEN_BLOCKS:].parameters())

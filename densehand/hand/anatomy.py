@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from densehand.hand import rotations as roma
 from densehand.hand.keypoints import JOINT_NAMES
 
 # The axis each finger flexes about, in the hand frame; the part along a bone is dropped for that bone. The arch of the

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from densehand.hand import rotations as roma
 from densehand.hand.anatomy import rotation_from_angles
 from densehand.hand.keypoints import JOINT_PARENTS, KEYPOINT_SOURCE
 from densehand.hand.model import HandModel

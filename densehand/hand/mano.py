@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from densehand.errors import DensehandError
+from densehand.hand import rotations as roma
 from densehand.hand.anatomy import joint_frames, joint_limits
 from densehand.hand.keypoints import JOINT_PARENTS, KEYPOINT_SOURCE
 from densehand.hand.model import FORMAT, HandModel, quaternion_to_matrix, user_data_dir

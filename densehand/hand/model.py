@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from densehand.errors import DensehandError
+from densehand.hand import rotations as roma
 from densehand.hand.keypoints import JOINT_PARENTS, KEYPOINT_SOURCE
 
 _ASSETS = Path(__file__).parent / "assets"

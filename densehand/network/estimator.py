@@ -28,8 +28,8 @@ class Estimate:
     parameters: list[Float[Tensor, "b 63"]]  # h0 … h3
     skeletons: list[Float[Tensor, "b 21 3"]]  # y1 … y3, crop units
     keypoint_confidence: Float[Tensor, "b 21"]  # in [0, 1]
-    side_logit: Float[Tensor, "b"]  # > 0: the crop shows a right hand
-    hand_logit: Float[Tensor, "b"]  # > 0: the crop shows a hand at all
+    side_logit: Float[Tensor, " b"]  # > 0: the crop shows a right hand
+    hand_logit: Float[Tensor, " b"]  # > 0: the crop shows a hand at all
 
     @property
     def mesh_parameters(self) -> MeshParameters:

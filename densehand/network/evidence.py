@@ -33,7 +33,7 @@ class Evidence:
     confidence: Float[Tensor, "b 21"]
 
 
-def cell_centers(size: int, like: Tensor) -> Float[Tensor, "size"]:
+def cell_centers(size: int, like: Tensor) -> Float[Tensor, " size"]:
     """Centres of ``size`` cells across the crop, in crop units."""
     return (2 * torch.arange(size, dtype=like.dtype, device=like.device) + 1) / size - 1
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -22,6 +21,7 @@ from torch import Tensor
 from densehand.camera import Crop
 from densehand.errors import InputError
 from densehand.files import reason
+from densehand.hand import rotations as roma
 from densehand.hand.articulate import LOG_SCALE, TRANSLATION, TURN, place
 from densehand.hand.levenberg import Local
 from densehand.hand.model import HandModel

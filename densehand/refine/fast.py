@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from densehand.hand import rotations as roma
 from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
 from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TURN, Articulation, place
 from densehand.hand.levenberg import Local, minimise

@@ -12,11 +12,11 @@ from functools import lru_cache
 from importlib import resources
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from densehand.hand import rotations as roma
 from densehand.hand.anatomy import pose_to_anatomical
 from densehand.hand.articulate import SHAPE
 from densehand.hand.model import HandModel, quaternion_to_matrix

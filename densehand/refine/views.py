@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from densehand.camera import Crop, project_pinhole, weak_to_pinhole
 from densehand.errors import InputError
+from densehand.hand import rotations as roma
 from densehand.hand.articulate import ANGLES, SHAPE, TRANSLATION, TURN
 from densehand.hand.levenberg import Local, Solution, minimise
 from densehand.hand.model import HandModel

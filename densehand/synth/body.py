@@ -7,9 +7,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from densehand.hand.model import HandModel
+from densehand.render import vertex_normals
 
 from .config import SynthConfig
-from .detail import paint_texture, vertex_normals
+from .detail import paint_texture
 from .light import LUMINANCE
 from .photo import to_linear
 from .render import BARE_ARM, HAND, OBJECT, SLEEVE, Meshes

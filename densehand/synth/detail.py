@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from densehand.hand.keypoints import BONES
 from densehand.hand.model import HandModel
-from densehand.render import interpolate, rasterise
+from densehand.render import interpolate, rasterise, vertex_normals
 
 from .photo import gaussian_blur
 from .skins import MAP_SIZE, body_uv_to_map
@@ -36,16 +36,6 @@ class HandTexture:
     detail: Float[Tensor, "texels c"]
     inside: Float[Tensor, "s s"]  # 1 on texels of the surface
     has_body_uv: bool
-
-
-def vertex_normals(vertices: Float[Tensor, "*b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "*b v 3"]:
-    """Unit normals, faces weighted by area; outward where faces are oriented outwards."""
-    a, b, c = (vertices.index_select(-2, faces[:, k]) for k in range(3))
-    face_normal = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for k in range(3):
-        total.index_add_(-2, faces[:, k], face_normal)
-    return normalize(total, dim=-1, eps=1e-12)
 
 
 def flat_uv(hand: HandModel) -> Float[Tensor, "f 3 2"]:
@@ -164,7 +154,7 @@ def _paint(points: Float[Tensor, "t 3"], normals: Float[Tensor, "t 3"], hand: Ha
     return torch.stack([palm, nail, nail_edge, crease, blush], dim=-1)
 
 
-def _palm_lines(points: Float[Tensor, "t 3"], keypoints: Float[Tensor, "21 3"]) -> Float[Tensor, "t"]:
+def _palm_lines(points: Float[Tensor, "t 3"], keypoints: Float[Tensor, "21 3"]) -> Float[Tensor, " t"]:
     """Heart, head and life line: quadratic curves through points given by the knuckles, seen from the palm."""
     wrist, thumb, index, middle, ring, little = keypoints[[0, 1, 5, 9, 13, 17], :2]
     edge = little + 0.35 * (little - ring)

@@ -56,7 +56,7 @@ def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tenso
     return images
 
 
-def defocus(images: Float[Tensor, "n 3 s s"], strength: Float[Tensor, "n"]) -> Float[Tensor, "n 3 s s"]:
+def defocus(images: Float[Tensor, "n 3 s s"], strength: Float[Tensor, " n"]) -> Float[Tensor, "n 3 s s"]:
     """Blend every picture between sharp (0), softly blurred (1; sigma 0.9 px) and strongly blurred (2;
     about 2.8 px).
     """
@@ -89,9 +89,9 @@ def lose_resolution(images: Float[Tensor, "n 3 s s"], size: int, smooth: bool = 
 def develop(
     images: Float[Tensor, "n 3 s s"],
     gain: Float[Tensor, "n 3"],
-    saturation: Float[Tensor, "n"],
-    contrast: Float[Tensor, "n"],
-    gamma: Float[Tensor, "n"],
+    saturation: Float[Tensor, " n"],
+    contrast: Float[Tensor, " n"],
+    gamma: Float[Tensor, " n"],
 ) -> Float[Tensor, "n 3 s s"]:
     """White balance, saturation (0 grey, 1 unchanged) and contrast about mid-grey as one colour matrix, then gamma."""
     n, _, height, width = images.shape
@@ -104,7 +104,7 @@ def develop(
 
 
 def sensor_noise(
-    images: Float[Tensor, "n 3 s s"], read: Float[Tensor, "n"], shot: Float[Tensor, "n"], generator: torch.Generator
+    images: Float[Tensor, "n 3 s s"], read: Float[Tensor, " n"], shot: Float[Tensor, " n"], generator: torch.Generator
 ) -> Float[Tensor, "n 3 s s"]:
     """Gaussian noise of standard deviation read + shot·√I, half of it in blotches of two pixels,
     as left by demosaicing.
@@ -124,7 +124,7 @@ def _dct_matrix(device: torch.device, dtype: torch.dtype) -> Float[Tensor, "8 8"
     return matrix
 
 
-def jpeg(images: Float[Tensor, "n 3 s s"], quality: Float[Tensor, "n"]) -> Float[Tensor, "n 3 s s"]:
+def jpeg(images: Float[Tensor, "n 3 s s"], quality: Float[Tensor, " n"]) -> Float[Tensor, "n 3 s s"]:
     """The losses of a JPEG of `quality` 5–98 (libjpeg's scale): 8×8 DCT, quantisation by Annex K's tables, halved
     chroma.
 
@@ -157,9 +157,9 @@ def _quantise_blocks(planes: Tensor, table: Float[Tensor, "8 8"], scale: Float[T
 
 def phone(
     images: Float[Tensor, "n 3 s s"],
-    smooth: Float[Tensor, "n"],
-    sharpen: Float[Tensor, "n"],
-    shade: Float[Tensor, "n"],
+    smooth: Float[Tensor, " n"],
+    sharpen: Float[Tensor, " n"],
+    shade: Float[Tensor, " n"],
 ) -> Float[Tensor, "n 3 s s"]:
     """What phones and webcams do: noise smoothed away (0 to 1), edges sharpened with halos (0: not), corners darker by
     the share `shade`. The crop is taken for the whole photo. May leave [0, 1].

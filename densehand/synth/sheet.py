@@ -7,12 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from densehand.errors import InputError
-from densehand.files import write_atomically, write_bytes
+from densehand.export import write_picture
+from densehand.files import write_bytes
 
 from .batch import SynthBatch
 from .poses import FAMILY_NAMES
@@ -33,17 +32,6 @@ def contact_sheet(pictures: UInt8[np.ndarray, "n s s 3"], columns: int | None = 
     full = np.full((rows * columns, size, size, 3), 255, np.uint8)
     full[:count] = pictures
     return full.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
-
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write an RGB or grey picture whole or not at all; the format follows the suffix. Raises InputError."""
-    coded = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    try:
-        with write_atomically(path) as temporary:
-            if not cv2.imwrite(str(temporary), coded):
-                raise InputError(f"{path}: cannot be written; choose a writable folder")
-    except cv2.error as error:
-        raise InputError(f"{path}: no picture format has this suffix; use .png or .jpg") from error
 
 
 def labels(batch: SynthBatch, index: int, name: str) -> dict[str, Any]:

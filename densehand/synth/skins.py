@@ -84,7 +84,7 @@ def lookup(
     maps: Float[Tensor, "texels c"],
     size: int,
     xy: Float[Tensor, "p 2"],
-    layer: Int[Tensor, "p"] | None = None,
+    layer: Int[Tensor, " p"] | None = None,
 ) -> Float[Tensor, "p c"]:
     """Bilinear texture look-up at `xy` (0 to 1, x right and y down) of square maps stored flat, layer after layer.
 
@@ -106,8 +106,8 @@ def lookup(
 class SkinLook:
     """Skin of n hands; colours linear (n,3), strengths (n,1)."""
 
-    texture: Int[Tensor, "n"]
-    tone: Float[Tensor, "n"]  # 0 (Fitzpatrick I) to 1 (VI)
+    texture: Int[Tensor, " n"]
+    tone: Float[Tensor, " n"]  # 0 (Fitzpatrick I) to 1 (VI)
     back: Float[Tensor, "n 3"]
     palm: Float[Tensor, "n 3"]
     nail: Float[Tensor, "n 3"]
@@ -121,7 +121,7 @@ class SkinLook:
     noise_shift: Float[Tensor, "n 2"]
 
 
-def tone_colour(tone: Float[Tensor, "n"]) -> Float[Tensor, "n 3"]:
+def tone_colour(tone: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
     """Linear colour of the back of the hand along Fitzpatrick I (0) … VI (1)."""
     anchors = to_linear(torch.tensor(TONES, device=tone.device, dtype=tone.dtype) / 255.0)
     place = tone.clamp(0.0, 1.0) * (len(TONES) - 1)
@@ -131,7 +131,7 @@ def tone_colour(tone: Float[Tensor, "n"]) -> Float[Tensor, "n 3"]:
 
 def sample_looks(
     n: int,
-    darkness_of_texture: Float[Tensor, "k"],
+    darkness_of_texture: Float[Tensor, " k"],
     generator: torch.Generator,
     tones: tuple[float, float] = (0.0, 1.0),
 ) -> SkinLook:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from densehand.export import write_picture
 from densehand.hand.model import HandModel
-from densehand.synth.sheet import write_picture
 from densehand.train.config import TrainConfig
 from densehand.train.samples import sample_sheet
 from densehand.train.stream import load_records
