@@ -113,18 +113,19 @@ def hierarchical_weight(
 
 
 def laplacian(
-    vertices: Float[Tensor, "b v 3"], edges: Int[Tensor, "e 2"], rest: Float[Tensor, "v 3"] | None = None
+    vertices: Float[Tensor, "b v 3"], edges: Int[Tensor, "e 2"], rest: Float[Tensor, "v 3"]
 ) -> Float[Tensor, " b"]:
-    """L_Lap: mean over vertices of ‖δ‖², δ a vertex's offset from the mean of its neighbours.
+    """L_Lap: how far a mesh is less smooth, or smoother, than the one at rest, as a share of the latter's curvature.
 
-    With `rest`, (‖δ‖ − ‖δ_rest‖)² instead, so that a hand's own curvature costs nothing, however it is turned.
+    Mean over vertices of (‖δ‖ − ‖δ_rest‖)² over that of ‖δ_rest‖², δ a vertex's offset from the mean of its neighbours:
+    a hand's own curvature costs nothing, however it is turned, and the unit of length does not matter. `vertices` and
+    `rest` have the same one.
     """
     offset = neighbour_offset(vertices, edges).square().sum(-1)
-    if rest is None:
-        return offset.mean(-1)
     curvature = neighbour_offset(rest, edges).square().sum(-1)
-    tiny = 1e-12  # the square root's slope stays finite where a vertex lies in the middle of its neighbours
-    return ((offset + tiny).sqrt() - (curvature + tiny).sqrt()).square().mean(-1)
+    # the square root's slope stays finite where a vertex lies in the middle of its neighbours
+    tiny = 1e-6 * curvature.mean()
+    return ((offset + tiny).sqrt() - (curvature + tiny).sqrt()).square().mean(-1) / curvature.mean()
 
 
 def neighbour_offset(points: Float[Tensor, "*b v 3"], edges: Int[Tensor, "e 2"]) -> Float[Tensor, "*b v 3"]:

@@ -274,9 +274,8 @@ def posed_mesh(
     import torch
 
     with torch.no_grad():
-        pose_, shape_, rotation_ = (torch.as_tensor(v, dtype=torch.float32) for v in (pose, shape, rotation))
-        mesh = hand_model(pose_, shape_, rotation_)
-    vertices, joints = mesh.vertices.numpy().copy(), mesh.joints.numpy().copy()
+        mesh = hand_model(*(torch.as_tensor(value).to(hand_model.template) for value in (pose, shape, rotation)))
+    vertices, joints = (points.float().cpu().numpy().copy() for points in mesh)
     return mirrored_if_left(vertices, side), mirrored_if_left(joints, side), faces_of(hand_model, side)
 
 

@@ -74,7 +74,7 @@ def test_fits_explain_hands_of_the_model_itself(hand, folder, tmp_path):
     assert fits.residual.median() < 0.015
     distance = (project_fits(hand, fits) - fits.labels).norm(dim=-1) / box_size(photos.keypoints)[:, None]
     assert distance.mean() < 0.02, "labels are what the model's own keypoints should be"
-    fits.save(tmp_path / "fits.npz")
+    fits.save(tmp_path / "fits.npz", photos.names)
     again = Fits.load(tmp_path / "fits.npz")
     torch.testing.assert_close(again.pose, fits.pose)
 

@@ -212,6 +212,18 @@ def test_the_hand_that_overlaps_the_label_most_is_meant():
     assert match(box, [flat]) is flat, "3D alone has no place in the picture"
 
 
+def test_of_a_hand_with_few_labels_those_are_compared():
+    """The box around all 21 of a right answer is no small one; that of the same joints fits."""
+    points = np.random.default_rng(3).uniform(0, 100, (21, 2))
+    labels = np.full((21, 2), np.nan)
+    labels[5:9] = points[5:9]
+    box = np.concatenate([labels[5:9].min(0), labels[5:9].max(0)])
+    right, wrong = Prediction(points + 1.0), Prediction(points + 500.0)
+    assert match(box, [wrong, right]) is None and match(box, [wrong, right], labels) is right
+    labels[7:] = np.nan
+    assert match(np.array([0.0, 0, 100, 100]), [right], labels) is right, "too few to tell: the published box counts"
+
+
 # ---- a file as a system
 
 

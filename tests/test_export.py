@@ -148,12 +148,20 @@ def test_json_refuses_not_a_number(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
 def test_pictures(tmp_path, name):
     pixels = np.full((20, 30, 3), (200, 100, 50), dtype=np.uint8)
     export.write_picture(tmp_path / name, pixels)
     with Image.open(tmp_path / name) as image:
         assert np.abs(np.asarray(image).astype(int) - pixels).max() <= 3
+        assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[name[2:]]
+
+
+@pytest.mark.parametrize(("name", "rows", "message"), [("a.gif", 2, "suffix"), ("a.jpg", 66_000, "JPEG cannot hold")])
+def test_pictures_no_format_can_hold(tmp_path, name, rows, message):
+    with pytest.raises(InputError, match=message):
+        export.write_picture(tmp_path / name, np.zeros((rows, 8, 3), dtype=np.uint8))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):

@@ -240,6 +240,23 @@ def test_find_images_expands_sorts_and_takes_each_once(tmp_path):
     assert [p.name for p in found] == ["notes.txt", "a.jpg", "b.PNG", "c.webp", "missing.jpg"]
 
 
+def test_find_images_counts_frames_as_people_do(tmp_path):
+    for name in ("frame10.jpg", "frame2.jpg", "frame1b.jpg", "frame1.jpg", "a2.jpg"):
+        (tmp_path / name).touch()
+    found = [path.name for path in find_images([tmp_path])]
+    assert found == ["a2.jpg", "frame1.jpg", "frame1b.jpg", "frame2.jpg", "frame10.jpg"]
+
+
+def test_find_images_passes_on_paths_that_cannot_be(tmp_path):
+    """Reading them names the fault; looking for them must not end a run over a folder."""
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "a.jpg").touch()
+    long = tmp_path / ("x" * 300 + ".jpg")
+    assert find_images([tmp_path, long]) == [tmp_path / "a.jpg", tmp_path / "loop.jpg", long]
+    refused(tmp_path / "loop.jpg")
+    refused(long)
+
+
 def test_find_images_names_folders_without_pictures(tmp_path):
     with pytest.raises(InputError, match="no pictures"):
         find_images([tmp_path])

@@ -84,11 +84,16 @@ def test_laplacian_by_loops():
     vertices, faces = tetrahedron()
     edges = losses.mesh_edges(faces)
     assert len(edges) == 6
-    total = 0.0
+    at_rest = vertices + 0.2 * torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    total = curvature = 0.0
     for v in range(4):
         near = [b if a == v else a for a, b in edges.tolist() if v in (a, b)]
-        total += float((vertices[v] - vertices[near].mean(0)).square().sum())
-    assert losses.laplacian(vertices[None], edges).item() == pytest.approx(total / 4)
+        bent, rest = (points[v] - points[near].mean(0) for points in (vertices, at_rest))
+        total += float((bent.norm() - rest.norm()) ** 2)
+        curvature += float(rest.square().sum())
+    assert losses.laplacian(vertices[None], edges, at_rest).item() == pytest.approx(total / curvature, rel=1e-4)
+    same = losses.laplacian(1000 * vertices[None], edges, 1000 * at_rest).item()
+    assert same == pytest.approx(total / curvature, rel=1e-4), "the unit of length does not matter"
 
 
 def test_laplacian_against_rest_ignores_turns():

@@ -64,3 +64,14 @@ def test_no_step_changes_nothing_and_unseen_joints_do_not_pull(case):
 def test_every_parameter_has_a_step():
     gamma = step_sizes(torch.zeros(1))
     assert gamma.shape == (NUM_PARAMETERS,) and (gamma > 0).all()
+
+
+def test_it_steps_within_inference_mode_too(case):
+    """Where a caller forbids gradients, the estimate's tensors cannot take part in any, so copies do."""
+    network, images, estimate = case
+    weights = RefineWeights(features=1e-4)
+    expected = refine_estimate(network, images, estimate, steps=3, weights=weights)
+    with torch.inference_mode():
+        found = refine_estimate(network, images.clone(), detached(estimate), steps=3, weights=weights)
+    torch.testing.assert_close(found.h, expected.h)
+    assert (found.h != estimate.parameters[-1]).any()

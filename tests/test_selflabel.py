@@ -162,7 +162,7 @@ def test_bad_input(hand, case, made):
     torn[20, 3, 0] = torch.nan
     odd = label_photos(hand, torn, answers, torch.arange(COUNT) != 30).fits
     assert float(odd.trust[20]) == float(odd.keypoint_weight[20].max()) == float(odd.keypoint_weight[30].max()) == 0
-    assert all(bool(v.isfinite().all()) for v in vars(odd).values())
+    assert all(v is None or bool(v.isfinite().all()) for v in vars(odd).values())
     torch.testing.assert_close(odd.labels[40], made.fits.labels[40], atol=0.003, rtol=0)
 
 
@@ -179,10 +179,16 @@ def test_masks_are_the_meshes(hand, made):
 
 
 def test_files_of_both_kinds(hand, made, tmp_path):
-    made.fits.save(tmp_path / "new.npz")
+    names = [f"crops/{k}.jpg" for k in range(COUNT)]
+    made.fits.save(tmp_path / "new.npz", names)
     again = Fits.load(tmp_path / "new.npz")
     for name, value in vars(made.fits).items():
-        assert torch.equal(getattr(again, name), value), name
+        assert value is None or torch.equal(getattr(again, name), value), name
+    again.check(names, "new.npz")
+    with pytest.raises(InputError, match=r"new.npz: fits of other photos"):
+        again.check(names[::-1], "new.npz")
+    with pytest.raises(InputError, match=rf"new.npz: {COUNT} fits for 1 photos"):
+        again.check(names[:1], "new.npz")
     old = {f.name: getattr(made.fits, f.name).numpy() for f in fields(Fits) if f.default is MISSING}
     np.savez_compressed(tmp_path / "old.npz", **old)
     first = Fits.load(tmp_path / "old.npz")
@@ -203,7 +209,7 @@ def test_training_takes_their_word(hand, tmp_path):
     count = len(photos)
     weight, trust = torch.rand(count, 21), torch.rand(count)
     masked = torch.arange(count) % 2 == 0
-    replace(fits, keypoint_weight=weight, trust=trust, masked=masked).save(tmp_path / "fits.npz")
+    replace(fits, keypoint_weight=weight, trust=trust, masked=masked).save(tmp_path / "fits.npz", photos.names)
     records = load_records(folder, hand, tmp_path / "fits.npz")
     assert torch.equal(records.keypoint_weight, weight) and torch.equal(records.trust, trust)
     batch = augment(hand, records, torch.arange(count), 64, PLAIN, torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from densehand.errors import InputError, WeightsError
 from densehand.hand.model import HandModel
 from densehand.network.zoo import build_model, load_state
 from densehand.train.config import LossWeights, paper_config
-from densehand.train.module import mask_terms, objective
+from densehand.train.module import Training, mask_terms, objective
 from densehand.train.stream import BatchStream, SynthPool, load_records, seeded
 
 
@@ -154,3 +154,49 @@ def test_frozen_early_layers_stay_as_they_start(config, tmp_path):
     same = {name for name, value in after.items() if torch.equal(value.float(), start[name].half().float())}
     assert "evidence.trunk.stem.conv.weight" in same and "evidence.trunk.blocks.2.expand.conv.weight" in same
     assert "evidence.trunk.blocks.3.expand.conv.weight" not in same
+
+
+def test_the_average_keeps_what_is_no_number(config):
+    """Indices, such as the mesh's faces, are copied; averaged and cut off, they would be other indices."""
+    network = build_model("dhpe-lite", HandModel.load("open"))
+    training = Training(network, BatchStream(config, network.hand), replace(config, ema=0.9))
+    for _ in range(3):
+        with torch.no_grad():
+            next(network.parameters()).add_(1.0)
+        training.average.update_parameters(network)
+    averaged = training.average.module
+    for name, value in network.hand.named_buffers():
+        assert torch.equal(value, dict(averaged.hand.named_buffers())[name]), name
+    behind = next(network.parameters()) - next(averaged.parameters())
+    assert float(behind.mean()) == pytest.approx(0.9 + 0.9**2, rel=1e-3)  # the first update copies
+
+
+def test_hands_before_black_leave_the_statistics_alone(config):
+    """L_Feat looks at pictures whose background is cut away: batch norms must not take those for the data's."""
+    network = build_model("dhpe-lite", HandModel.load("open"))
+    batch = BatchStream(config, network.hand).batch(0)
+    batch.has_mask, batch.is_right = torch.ones(4, dtype=torch.bool), torch.ones(4)
+    config = replace(config, weights=LossWeights(features=1.0), mask_terms_share=1.0)
+    estimate = network(batch.images)
+    before = {name: value.clone() for name, value in network.named_buffers() if "running" in name}
+    assert mask_terms(network, estimate, batch, config)["features"].mean() > 0
+    after = dict(network.named_buffers())
+    assert before and all(torch.equal(value, after[name]) for name, value in before.items())
+    network(batch.images)
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_with_replay_1_each_rendered_picture_is_shown_once(config):
+    records = load_records(config.photos, HandModel.load("open"), config.fits)
+    pool, shown = SynthPool(CountingSynthesizer(records), 256, seed=1), []
+    for step in range(40):
+        ring, index = pool.draw(step * 24, 24, 1.0, seeded("cpu", step))
+        shown += ring.trust[index].tolist()
+    assert len(set(shown)) == len(shown) == 960
+    ring, index = pool.draw(960, 24, 4.0, seeded("cpu", 1))
+    assert len(index) == 24 and int(index.max()) < len(ring)
+
+
+def test_shares_beyond_a_whole_batch_are_refused(config):
+    with pytest.raises(InputError, match=r"photo_share 0.9 \+ negative_share 0.3 .* more than 1"):
+        BatchStream(replace(config, photo_share=0.9, negative_share=0.3), HandModel.load("open"))

@@ -213,3 +213,16 @@ def test_a_card_is_amended_and_nothing_else_in_it_changes(saved):
     with pytest.raises(TypeError, match="figures"):
         amend_card(saved, figures={})
     assert json.loads(saved.with_suffix(".json").read_text()) == after
+
+
+def test_weights_of_another_hand_are_refused(saved):
+    other = DummyHand()
+    other.mean_pose += 0.01
+    with pytest.raises(WeightsError, match="trained with another hand model"):
+        load_model("dhpe-lite", path=saved, hand=other)
+
+
+def test_folded_batch_norms_are_not_written(saved, tmp_path):
+    with pytest.raises(WeightsError, match="fuse=False"):
+        save_weights(load_model("dhpe-lite", path=saved, hand=DummyHand()), tmp_path / "again.safetensors")
+    assert not (tmp_path / "again.safetensors").exists()

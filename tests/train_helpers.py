@@ -29,7 +29,7 @@ def tiny_config(folder: Path, count: int = 8) -> TrainConfig:
 def keep_fits(photos: Path, fits: Path) -> None:
     """Rough fits of the photos that are there now."""
     read = load_photos(photos)
-    fit_photos(HandModel.load("open"), read.keypoints, read.world, steps=3).save(fits)
+    fit_photos(HandModel.load("open"), read.keypoints, read.world, steps=3).save(fits, read.names)
 
 
 def child(function, *arguments, **environment):

@@ -163,7 +163,8 @@ def mask_sheet(hand: HandModel, fits: Fits, photos: PhotoSet, count: int = 40, s
     assert fits.masked is not None
     rows = fits.masked.nonzero().squeeze(1)
     rows = rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
-    few = Fits(**{k: v if k == "keypoint_map" else v[rows] for k, v in vars(fits).items()})
+    known = {k: v for k, v in vars(fits).items() if v is not None}
+    few = Fits(**{k: v if k == "keypoint_map" else v[rows] for k, v in known.items()})
     masks = render_masks(hand, few)
     if masks is None:
         return None
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder with labels.jsonl and crops/")
     parser.add_argument("--split", default="train", choices=("train", "held-back", "all"))
     parser.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
-    parser.add_argument("--size", type=int, default=128, help="side of the crops that it looks at")
+    parser.add_argument("--size", type=int, default=160, help="side of the crops that it looks at")
     parser.add_argument("--out", type=Path, required=True, help="the labels, .npz, for densehand train --fits")
     parser.add_argument("--before", type=Path, help="the last round's, to compare with")
     parser.add_argument("--looks", type=Path, help="file to keep the network's answers in")
@@ -199,8 +200,8 @@ def run(options: argparse.Namespace) -> None:
     """All of the tool. Errors: InputError where files cannot be used."""
     hand, photos = HandModel.load("open"), load_photos(options.photos, options.split)
     before = Fits.load(options.before) if options.before else None
-    if before is not None and len(before.scale) != len(photos):
-        raise InputError(f"{options.before}: {len(before.scale)} fits for {len(photos)} photos; give this split's")
+    if before is not None:
+        before.check(photos.names, options.before)
     if options.looks and options.looks.is_file():
         answers = read_looks(options.looks)
     else:
@@ -209,7 +210,7 @@ def run(options: argparse.Namespace) -> None:
             keep_looks(answers, options.looks)
     believed = photos.score > 0.5
     made = label_photos(hand, photos.keypoints, answers, believed)
-    made.fits.save(options.out)
+    made.fits.save(options.out, photos.names)
     figures = account(made, photos, before) | between_looks(hand, photos.keypoints, answers, believed)
     for name, value in figures.items():
         print(f"{name:16}{value:10.4g}")

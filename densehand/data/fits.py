@@ -7,6 +7,8 @@ of a photo is then the teacher's point carried back: `j* = k + (I − M) · proj
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
@@ -47,11 +49,21 @@ class Fits:
     keypoint_weight: Float[Tensor, "n 21"] | None = None
     trust: Float[Tensor, " n"] | None = None
     masked: Bool[Tensor, " n"] | None = None
+    photos: UInt8[Tensor, " 16"] | None = None  # digest of the crops' names, in a file
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: Path | str, photos: Sequence[str]) -> None:
+        """Write them, `photos`: the names of the crops they are of, so that no others are taken for them."""
         known = {k: v.numpy(force=True) for k, v in vars(self).items() if v is not None}
+        known["photos"] = digest(photos)
         with write_atomically(path) as temporary:
             np.savez_compressed(temporary, **known)
+
+    def check(self, photos: Sequence[str], path: Path | str) -> None:
+        """Raises InputError where these fits, read from `path`, are not those of crops of these names."""
+        if len(self.scale) != len(photos):
+            raise InputError(f"{path}: {len(self.scale)} fits for {len(photos)} photos; delete it to fit again")
+        if self.photos is not None and self.photos.tolist() != digest(photos).tolist():
+            raise InputError(f"{path}: fits of other photos, or in another order; delete it to fit again")
 
     @classmethod
     def load(cls, path: Path | str) -> Fits:
@@ -63,6 +75,11 @@ class Fits:
                               if f.name in names or f.default is MISSING})  # fmt: skip
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise InputError(f"{path}: no file of fits that can be read; delete it to fit again") from error
+
+
+def digest(names: Sequence[str]) -> UInt8[np.ndarray, " 16"]:
+    """Sixteen bytes that tell lists of names apart."""
+    return np.frombuffer(hashlib.blake2b("\n".join(names).encode(), digest_size=16).digest(), np.uint8)
 
 
 def box_size(keypoints: Float[Tensor, "*b 21 2"]) -> Float[Tensor, "*b"]:

@@ -61,6 +61,14 @@ class Case:
             return self.sample.image
         return Path(self.sample.name.rpartition(":")[2])
 
+    @property
+    def labels(self) -> Float[np.ndarray, "21 2"]:
+        """Labelled keypoints, pixels; NaN where there is none (or a hidden one, where the set tells)."""
+        points, visible = self.sample.keypoints_2d, self.sample.visible
+        if points is None or visible is None:
+            return np.full((21, 2), np.nan)
+        return np.where(np.asarray(visible, dtype=bool)[:, None], points, np.nan)
+
     def fingerprint(self) -> str:
         """Changes with the labels."""
         sum_ = 0

@@ -50,10 +50,7 @@ def known_joints(case: Case) -> Bool[np.ndarray, "21"]:
 
 def known_keypoints(case: Case) -> Bool[np.ndarray, "21"]:
     """Which keypoints have a label in 2D (and are not hidden, where the set tells)."""
-    points = case.sample.keypoints_2d
-    if points is None:
-        return np.zeros(21, dtype=bool)
-    return np.isfinite(points).all(axis=1) & np.asarray(case.sample.visible)
+    return np.isfinite(case.labels).all(axis=1)
 
 
 def crop_pixel(box: Float[np.ndarray, "4"]) -> float:

@@ -73,7 +73,7 @@ class ModelSystem:
             return self._timed(image, [HandBox(tuple(case.box.tolist()))])[0]  # type: ignore[arg-type]
         if self._last is None or self._last[0] is not image:  # hands of one picture are found once
             self._last = image, self._timed(image, None)
-        return match(case.box, self._last[1])
+        return match(case.box, self._last[1], case.labels)
 
     def crop(self, box: Float[np.ndarray, "4"], image: UInt8[np.ndarray, "H W 3"], padding: float) -> Prediction | None:
         return self._timed(image, [HandBox(tuple(_grown(box, padding / PADDING).tolist()))])[0]  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ class MediapipeSystem:
         assert image is not None
         if self._last is None or self._last[0] is not image:
             self._last = image, self._find(image)
-        return match(case.box, self._last[1])
+        return match(case.box, self._last[1], case.labels)
 
     def crop(self, box: Float[np.ndarray, "4"], image: UInt8[np.ndarray, "H W 3"], padding: float) -> Prediction | None:
         side = padding * float((box[2:] - box[:2]).max())
@@ -175,7 +175,7 @@ class FileSystem:
         hands = self.table(case.picture, self.root)
         if hands is None:
             raise Untold(f"{case.picture} is not in {self.path}")
-        return match(case.box, hands)
+        return match(case.box, hands, case.labels)
 
     def crop(self, box: Float[np.ndarray, "4"], image: UInt8[np.ndarray, "H W 3"], padding: float) -> Prediction | None:
         raise InputError(f"{self.path}: a file cannot answer other crops; measure crop consistency with --model")

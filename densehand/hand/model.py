@@ -53,8 +53,8 @@ class HandMesh(NamedTuple):
 
 def user_data_dir() -> Path:
     """Folder for the user's own files: DENSEHAND_DATA, else XDG_DATA_HOME/densehand, else ~/.local/share/densehand."""
-    if "DENSEHAND_DATA" in os.environ:
-        return Path(os.environ["DENSEHAND_DATA"])
+    if given := os.environ.get("DENSEHAND_DATA"):
+        return Path(given)
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "densehand"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class _SparseMatrix:
     def __setstate__(self, state: Any) -> None:
         self.state = dict(state)
 
-    @property
+    @cached_property  # else a chain of stand-ins would be worked out over and over
     def value(self) -> np.ndarray:
         shape = tuple(int(n) for n in self.state["_shape"])
         data, minor, start = (np.asarray(as_numbers(self.state[key])) for key in ("data", "indices", "indptr"))
@@ -78,7 +79,7 @@ class _Chumpy:
     def __setstate__(self, state: Any) -> None:
         self.state = dict(state)
 
-    @property
+    @cached_property
     def value(self) -> np.ndarray:
         return as_numbers(self.state["x"])
 
@@ -86,7 +87,7 @@ class _Chumpy:
 class _ChumpySelect(_Chumpy):
     """Stand-in for chumpy.reordering.Select: entries `idxs` of `a`, in shape `preferred_shape`."""
 
-    @property
+    @cached_property
     def value(self) -> np.ndarray:
         chosen = as_numbers(self.state["a"]).ravel()[as_numbers(self.state["idxs"]).astype(np.int64)]
         shape = self.state.get("preferred_shape")
@@ -160,9 +161,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def as_numbers(value: Any) -> np.ndarray:
-    """Stand-in or nested tuple of numbers → array of numbers."""
+    """Stand-in or flat tuple of numbers → array of numbers."""
     if isinstance(value, (_NumpyArray, _SparseMatrix, _Chumpy)):
         value = value.value
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, (list, tuple)) for entry in value):
+        raise Refused("nested tuples")  # which may name each other over and over
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise Refused(f"an array of type {array.dtype}")

@@ -80,7 +80,9 @@ class GraphEngine(Shortcut):
 
     def takes(self, images: Tensor) -> bool:
         """Whether these pictures can be run here: float32 on the CPU, without gradients, of the graph's size."""
-        return self.suits(images) and (not isinstance(self.size, int) or images.shape[-1] == self.size)
+        return (
+            self.suits(images) and len(images) > 0 and (not isinstance(self.size, int) or images.shape[-1] == self.size)
+        )
 
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         outputs = self.runner.run(None, {"images": images.contiguous().numpy()})

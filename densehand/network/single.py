@@ -71,7 +71,7 @@ class SingleRegressor(Shortcut):
 
     def takes(self, features: Tensor) -> bool:
         """Whether these are few enough features on the CPU, in float32 and without gradients."""
-        return self.suits(features) and len(features) <= FEW
+        return self.suits(features) and 0 < len(features) <= FEW
 
     def __call__(
         self, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"]

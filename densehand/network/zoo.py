@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from densehand.errors import InputError, WeightsError
 from densehand.files import write_bytes
 from densehand.hand.model import HandModel
+from densehand.network.backbone import ConvBN
 from densehand.network.calibration import Calibration
 from densehand.network.config import CONFIGS, DHPEConfig
 from densehand.network.engine import evidence_engine
@@ -103,7 +104,7 @@ def _default_hand() -> nn.Module:
 def hand_fingerprint(hand: nn.Module) -> str:
     """SHA-256 of what h means: template, shape and pose directions, skinning weights, keypoints, mean pose.
 
-    Weights belong to the hand they were trained with; a card's fingerprint tells whether the hand has changed since.
+    Weights belong to the hand they were trained with: `load_model` refuses a hand whose fingerprint is not the card's.
     """
     digest = hashlib.sha256()
     buffers = dict(hand.named_buffers())
@@ -132,6 +133,8 @@ def save_weights(
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights are written as .safetensors; choose such a name")
     storage = storage or model.config.storage
+    if any(isinstance(m, ConvBN) and not isinstance(m.bn, nn.BatchNorm2d) for m in model.modules()):
+        raise WeightsError(f"{path}: not written, as batch norms are folded in; load the model with fuse=False")
     packed = pack(model, storage)
     for name, tensor in packed.items():
         if not torch.isfinite(tensor.float()).all():
@@ -236,6 +239,12 @@ def load_model(
     path = Path(path) if path is not None else WEIGHTS_FOLDER / f"{config.name}.safetensors"
     state, card = load_state(path, config.name)
     model = build_model(replace(config, input_size=card.input_size), hand)
+    if card.hand_fingerprint and card.hand_fingerprint != hand_fingerprint(model.hand):
+        given = getattr(model.hand, "name", "given")
+        raise WeightsError(
+            f"{path}: trained with another hand model (named {card.hand!r}) than this one (named {given!r}); "
+            "use weights trained with it, or the densehand they came with"
+        )
     wanted = {k: v.shape for k, v in model.state_dict().items() if is_stored(k)}
     if {k: v.shape for k, v in state.items()} != wanted:
         odd = sorted(k for k in wanted.keys() | state.keys() if k not in state or state[k].shape != wanted.get(k))

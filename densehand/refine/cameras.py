@@ -64,9 +64,13 @@ class KnownCamera:
         flip = np.diag([-1.0, 1.0, 1.0])
         return KnownCamera(self.intrinsics, flip @ self.rotation @ flip, flip @ self.translation)
 
+    def pixels(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+        """Where points in the camera's frame, metres, are seen."""
+        return points[:, :2] / points[:, 2:] * self.intrinsics[:2] + self.intrinsics[2:]
+
     @property
     def focal_px(self) -> float:
-        """One focal length for both axes, pixels."""
+        """One focal length for both axes, pixels: the geometric mean."""
         return float(np.sqrt(self.intrinsics[0] * self.intrinsics[1]))
 
     def in_crop(self, crop: Crop) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,8 @@ STILL = 1e-3
 
 @dataclass(frozen=True)
 class RefineWeights:
-    """Weights of the terms. Skeleton: a sum over keypoints in crop units; features: a sum over F's numbers.
+    """Weights of the terms. Skeleton: a sum over keypoints in crop units; features: a sum over F's numbers; Laplacian:
+    a share of the hand's curvature at rest.
 
     pose and shape hold h near the regression (our addition: what the 2D evidence does not see stays as it was).
     """
@@ -81,6 +82,7 @@ def refinement_energy(
     return energy
 
 
+@torch.inference_mode(False)  # the steps need gradients, whatever the caller does without
 @torch.no_grad()
 def refine_estimate(
     network: DHPE,
@@ -98,7 +100,7 @@ def refine_estimate(
     `watch` is given h after every step.
     """
     weights = weights or RefineWeights()
-    estimate = detached(estimate)
+    images, estimate = plain(images), detached(estimate)
     edges = losses.mesh_edges(cast(HandModel, network.hand).faces)
 
     def look(h: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,10 +136,15 @@ def refine_estimate(
     )
 
 
+def plain(value: Tensor) -> Tensor:
+    """Without its graph; a copy where it was made in inference mode, as such a tensor cannot take part in gradients."""
+    return value.clone() if value.is_inference() else value.detach()
+
+
 def detached(estimate: Estimate) -> Estimate:
     """The estimate without its graph."""
 
     def cut(value: Any) -> Any:
-        return [v.detach() for v in value] if isinstance(value, list) else value.detach()
+        return [plain(v) for v in value] if isinstance(value, list) else plain(value)
 
     return Estimate(**{name: cut(value) for name, value in vars(estimate).items()})

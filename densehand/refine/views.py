@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from densehand.camera import Crop, project_pinhole, weak_to_pinhole
+from densehand.camera import Crop, weak_to_pinhole
 from densehand.errors import InputError
 from densehand.hand import rotations as roma
 from densehand.hand.articulate import ANGLES, SHAPE, TRANSLATION, TURN
@@ -39,7 +39,7 @@ def refine_views(
     cameras: Sequence[KnownCamera] | None = None,
     smooth: float | None = None,
     weights: FastWeights | None = None,
-    iterations: int = 15,
+    iterations: int | None = None,
 ) -> list[Hand]:
     """The same hand in several pictures, refined together; their joint energy never rises.
 
@@ -50,7 +50,7 @@ def refine_views(
         mode: "views" (one pose), "frames" (a pose each), or "fast" for a single hand.
         cameras: of the pictures, for views; the hands then come back in those cameras, in true size and place.
         smooth: frames only: usual change of a joint angle from one frame to the next, radians; None: any.
-        weights, iterations: see `densehand.refine.fast`.
+        weights, iterations: see `densehand.refine.fast`; by default at most 5 for a single hand, else 15.
 
     Returns:
         The hands in their order; box and keypoints are as they were.
@@ -70,6 +70,7 @@ def refine_views(
     else:
         seen = [camera.mirrored() if hands[0].side == "left" else camera for camera in cameras]
         problem = KnownProblem(model, h, keypoints, confidence, weights, seen, crops)
+    iterations = iterations or (5 if mode == FAST else 15)
     joint = JointProblem(problem, _columns(len(hands), mode, cameras is not None), smooth)
     found = minimise(joint.look, joint.start, joint.lower, joint.upper, joint.stride, iterations, 1e-3)
     rows = joint.spread(found.state)
@@ -81,7 +82,7 @@ def refine_views(
             moved = _in_camera(model, hand, cameras[k], parameters, problem.turns[k], wrist, k)
         else:
             moved = _in_photo(model, hand, crop, parameters, k)
-        refined.append(_noted(hand, moved, mode, cameras is not None, found))
+        refined.append(_noted(hand, moved, mode, None if cameras is None else cameras[k], found))
     return refined
 
 
@@ -203,12 +204,12 @@ def _in_camera(
     )
 
 
-def _noted(before: Hand, after: Hand, mode: str, known: bool, found: Solution) -> Hand:
-    """`after` with what the joint refinement did; `known` cameras are true ones, not weak perspective."""
+def _noted(before: Hand, after: Hand, mode: str, camera: KnownCamera | None, found: Solution) -> Hand:
+    """`after` with what the joint refinement did; a known `camera` is a true one, not weak perspective."""
     first = before.project(before.joints_3d)
     last = after.project(after.joints_3d)
-    if known:
-        last = project_pinhole(after.joints_3d, after.translation, after.focal_px, after.center_px)
+    if camera is not None:
+        last = camera.pixels(after.joints_3d + after.translation)
     gap = np.linalg.norm(last - after.keypoints_2d, axis=1)
     note = Refinement(
         mode=mode,

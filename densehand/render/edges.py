@@ -33,10 +33,13 @@ _known: dict[int, tuple[weakref.ref[Tensor], int, EdgeTable]] = {}
 
 def edge_table(faces: Int[Tensor, "F 3"]) -> EdgeTable:
     """The edges of a mesh, in any state (open, non-manifold, turned faces); remembered as long as the tensor lives."""
+    if faces.is_inference():  # such a tensor does not say when it is changed
+        return _build(faces)
     known = _known.get(id(faces))
     if known is not None and known[0]() is faces and known[1] == faces._version:
         return known[2]
-    table = _build(faces)
+    with torch.inference_mode(False):  # what is kept may be needed for gradients later
+        table = _build(faces)
     key = id(faces)
     _known[key] = (weakref.ref(faces, lambda _: _known.pop(key, None)), faces._version, table)
     return table

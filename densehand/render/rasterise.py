@@ -244,7 +244,9 @@ def _trapezia(
     """Upper and lower halves of the faces to draw, split at the middle corner: (picture, face, first row, rows, long
     edge, short edge); an edge is (x, y, z) of its upper end, dx/dy and dz/dy."""
     corners = faces.T.reshape(-1)
-    x, y, z = (axis.index_select(1, corners).view(vertices.shape[0], 3, -1) for axis in vertices.unbind(dim=2))
+    x, y, z = (
+        axis.index_select(1, corners).view(vertices.shape[0], 3, faces.shape[0]) for axis in vertices.unbind(dim=2)
+    )
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
     size = area.abs() if cull == "none" else (-area if cull == "back" else area)
     # comparisons with NaN are false, so that faces which are not finite fall out here

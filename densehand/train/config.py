@@ -82,7 +82,7 @@ class TrainConfig:
         0.0, "Share of new views made of photos whose fits are realistic, in their own skin (docs/adapt.md).", 0, 1
     )
     pool: int = option(4096, "Synthetic pictures kept and cut anew.", 1)
-    replay: float = option(4.0, "How often a synthetic picture is used on average; 1 renders each afresh.", 0)
+    replay: float = option(4.0, "How often a synthetic picture is used on average; 1 renders each afresh.", 1)
     mask_terms_share: float = option(0.25, "Share of a batch that L_Feat, L_Sh and L_Lap look at.", 0, 1)
     freeze_batchnorm: bool = option(False, "Batch norms keep their statistics (small batches, fine-tuning).")
     freeze_early: bool = option(False, "The trunk's layers down to stride 4 stay as they start (faster on CPUs).")

@@ -103,8 +103,9 @@ def mask_terms(network: DHPE, estimate: Estimate, batch: TrainingBatch, config: 
             weight = losses.hierarchical_weight(skeleton, batch.keypoints[chosen], batch.keypoint_weight[chosen])
             terms["shape"] = losses.shape(rendered, batch.silhouette[chosen]) * (weight if w.hierarchical else 1.0)
         if w.laplacian:
-            vertices, _ = network.mesh(h)
-            terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(cast(HandModel, network.hand).faces))
+            hand = cast(HandModel, network.hand)
+            vertices = network.mesh(h)[0] / decode(h).scale[:, None, None]
+            terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(hand.faces), hand.template)
     if ranks.world() > 1:  # the mean over processes is to be the mean over all chosen pictures
         terms = {name: value * (len(chosen) * ranks.world() / in_all) for name, value in terms.items()}
     return terms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from dataclasses import asdict, replace
@@ -173,15 +174,18 @@ def watchers(config: TrainConfig, module: Training, device: torch.device, progre
 def recipe(config: TrainConfig) -> dict[str, Any]:
     """What a model card says of how its weights were made: the options that are not the defaults, no local paths."""
     shown = differences(TrainConfig(), replace(config, dataset=()))
-    for local in ("out", "fits", "start"):
-        shown.pop(local, None)
-    for folder in ("photos", "backgrounds"):
-        if shown.get(folder):
-            shown[folder] = Path(str(shown[folder])).name
+    shown.pop("out", None)
+    for place in ("photos", "backgrounds", "fits", "start"):
+        if shown.get(place):
+            shown[place] = Path(str(shown[place])).name
     command = "densehand train " + " ".join(_as_option(name, value) for name, value in shown.items())
     made = {"model": config.model, "command": command.strip(), "commit": commit(), "seed": config.seed}
     if config.dataset:
-        made["datasets"] = [{"name": d.name, "split": d.split, "weight": d.weight} for d in config.dataset]
+        made["datasets"] = [
+            {"name": d.name, "split": d.split, "weight": d.weight, "limit": d.limit} for d in config.dataset
+        ]
+    if Path(config.start).is_file():
+        made["start_sha256"] = hashlib.sha256(Path(config.start).read_bytes()).hexdigest()
     return made
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import roma
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from densehand.data.augment import augment, negatives
@@ -74,13 +74,12 @@ def load_records(
     path = Path(fits_file) if fits_file else None
     if path is not None and path.is_file():
         fits = Fits.load(path)
-        if len(fits.scale) != len(photos):
-            raise InputError(f"{path}: {len(fits.scale)} fits for {len(photos)} photos; delete it to fit again")
+        fits.check(photos.names, path)
     else:
         fits = fit_photos(hand, photos.keypoints, photos.world)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fits.save(path)
+            fits.save(path, photos.names)
     return records_from_photos(photos, fits, hand=hand)
 
 
@@ -123,6 +122,14 @@ class SynthPool:
         assert self.ring is not None  # at least one slot was due
         return self.ring
 
+    def draw(self, used: int, count: int, replay: float, generator: Generator) -> tuple[Records, Int[Tensor, " k"]]:
+        """The ring after `used` pictures, and which `count` of it come next: the next rendered, where each is to be
+        shown once, else any."""
+        ring = self.records(used, replay)
+        if replay <= 1 and count + CHUNK <= len(ring):
+            return ring, (used + torch.arange(count, device=self.synthesizer.device)) % len(ring)
+        return ring, torch.randint(len(ring), (count,), generator=generator, device=self.synthesizer.device)
+
     def _put(self, slot: int, chunk: Records) -> None:
         if self.ring is None:
             sizes = {name: (self.slots * CHUNK, *value.shape[1:]) for name, value in vars(chunk).items()}
@@ -147,6 +154,11 @@ class BatchStream:
         if config.backgrounds:
             lacking = self.skipped["backgrounds"] = Skipped()
             self.backgrounds = load_backgrounds(config.backgrounds, skipped=lacking).to(device)
+        if config.photo_share + config.negative_share + config.selfsup_share > 1 + 1e-6:
+            raise InputError(
+                f"photo_share {config.photo_share:g} + negative_share {config.negative_share:g} + selfsup_share "
+                f"{config.selfsup_share:g} are more than 1; what they leave of it is synthetic"
+            )
         counts = self.counts(config.batch)
         if counts["photos"] or counts["selfsup"]:
             self._load_real()
@@ -218,25 +230,21 @@ class BatchStream:
     def _make(self, step: int, size: int, mine: tuple[int, ...] = ()) -> TrainingBatch:
         config, counts = self.config, self.counts(size)
         generator = seeded(self.device, config.seed, 0, step, *mine)
-        drawn = list(
-            zip((records for _, records in self.real), self._shares(step, counts["photos"], mine), strict=True)
-        )
-        for pool, count in ((self.views, counts["selfsup"]), (self.pool, counts["synthetic"])):
-            if pool is not None:
-                drawn.append((pool.records(step * count, config.replay), count))
-        parts = []
-        for number, (records, count) in enumerate(drawn):
+        how, parts = config.augmentation, []
+        for (_, records), count in zip(self.real, self._shares(step, counts["photos"], mine), strict=True):
             if count:
                 index = self._draw(records, count, generator)
-                behind = self.backgrounds if number < len(self.real) else None  # rendered ones have theirs
-                how = config.augmentation
-                parts.append(augment(self.hand, records, index, config.size, how, generator, behind))
+                parts.append(augment(self.hand, records, index, config.size, how, generator, self.backgrounds))
+        for pool, count in ((self.views, counts["selfsup"]), (self.pool, counts["synthetic"])):
+            if pool is not None and count:
+                records, index = pool.draw(step * count, count, config.replay, generator)
+                parts.append(augment(self.hand, records, index, config.size, how, generator))
         if counts["negatives"] and self.backgrounds is not None:
             parts.append(negatives(self.backgrounds, counts["negatives"], config.size, config.augmentation, generator))
         return TrainingBatch.join(parts)
 
     def _draw(self, records: Records, count: int, generator: Generator) -> Tensor:
-        """Rows of the records, all alike, or photos of rare poses and views more often."""
+        """Rows of real hands, all alike, or photos of rare poses and views more often."""
         if records is self.photos and self.rarity is not None:
             return torch.multinomial(self.rarity, count, True, generator=generator)
         return torch.randint(len(records), (count,), generator=generator, device=self.device)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from densehand.data.augment import Augmentation, augment
 from densehand.data.records import Records
+from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
 
@@ -20,6 +21,8 @@ class HeldBackPhotos:
 
     def __init__(self, records: Records, hand: HandModel, size: int, limit: int = 512):
         trusted = torch.nonzero(records.trust > 0.5).flatten()
+        if not len(trusted):
+            raise InputError("no held-back photo has a fit to be trusted")
         rows = trusted[torch.linspace(0, len(trusted) - 1, min(limit, len(trusted))).long()]
         self.batches = []
         for part in rows.split(64):

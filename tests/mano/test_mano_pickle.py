@@ -12,6 +12,7 @@ from mano_files import official_layout, write
 
 from densehand.errors import DensehandError
 from densehand.hand.mano import import_mano, read_official_pickle
+from densehand.hand.safe_pickle import _ChumpySelect, as_numbers
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -113,6 +114,22 @@ def test_refuses_hand_made_opcodes(tmp_path, body: bytes, named: str) -> None:
     with pytest.raises(DensehandError, match="refused") as refusal:
         read_official_pickle(tmp_path / "evil.pkl")
     assert named in str(refusal.value)
+
+
+def test_a_short_file_cannot_ask_for_endless_numbers(tmp_path, arrays, chumpy) -> None:
+    """Tuples of tuples that name each other, 2⁴⁰ numbers in 200 bytes; and stand-ins of stand-ins."""
+    nested: object = (1.0, 2.0)
+    for _ in range(40):
+        nested = (nested, nested)
+    path = write(tmp_path / "evil.pkl", official_layout(arrays, chumpy) | {"v_template": nested})
+    with pytest.raises(DensehandError, match="nested"):
+        import_mano(path, tmp_path / "out.npz")
+    stand_in = _ChumpySelect()
+    stand_in.state = {"a": np.arange(2.0), "idxs": np.arange(2)}
+    for _ in range(60):  # each asks twice for the one before
+        before, stand_in = stand_in, _ChumpySelect()
+        stand_in.state = {"a": before, "idxs": before}
+    np.testing.assert_array_equal(as_numbers(stand_in), [0, 1])
 
 
 def test_stand_ins_cannot_be_turned_into_something_else(tmp_path) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -173,3 +175,21 @@ def test_the_detector_looks_again_unless_something_is_sure(monkeypatch, score):
     found = Detector(torch.nn.Identity(), threshold=0.1)(np.zeros((500, 500, 3), np.uint8))
     assert [count for _, count in looks] == ([1, 1, 9] if score == 0.2 else [1])
     assert all(detection.score == pytest.approx(score) for detection in found) and found
+
+
+def test_a_hand_found_in_the_whole_picture_has_a_box_of_its_own(network, image, monkeypatch):
+    """Where the detector finds nothing, the picture is the crop, but no hand's box."""
+    any_score(monkeypatch)
+    (hand,) = HandEstimator(network, detector_of(), "cpu", refine="off")(image, side="right")
+    tight = np.concatenate([hand.keypoints_2d.min(axis=0), hand.keypoints_2d.max(axis=0)])
+    np.testing.assert_allclose(hand.box, tight, atol=1e-3)
+
+
+def test_one_photo_is_estimated_without_torchs_compiler():
+    """It comes with `roma`, takes two seconds to load, and nothing of it is needed."""
+    code = (
+        "import sys, numpy, densehand; densehand.load('dhpe-lite', device='cpu')(numpy.zeros((64, 64, 3), 'uint8'), "
+        "[(8, 8, 56, 56)]); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
