@@ -166,7 +166,7 @@ def test_the_command_names_what_it_cannot_use(tmp_path, capsys):
         ([str(tmp_path / "none"), "--out", out], "no such folder"),
         ([photos, "--out", str(tmp_path / "w.pt")], "written as .safetensors"),
         ([photos, "--out", out, "--size", "100"], "multiple of 32"),
-        ([photos, "--out", out, "--sheet", str(tmp_path / "s.txt")], "a sheet is written as"),
+        ([photos, "--out", out, "--sheet", str(tmp_path / "s.txt")], "no picture is written with this suffix"),
         ([photos, "--out", out, "--backgrounds", str(tmp_path / "none")], "none: no"),
         ([photos, "--out", out, "--model", "dhpe-none"], "unknown model"),
     ):

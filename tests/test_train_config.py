@@ -55,7 +55,7 @@ def test_packaged_configurations():
     assert packaged() == ["lite", "paper"]
     assert load_config("paper") == paper_config()
     lite = load_config("lite")
-    assert lite.augmentation == replace(WIDE_CROPS, occluder=0.35, blur=0.3) and lite.weights.shape == 2.0
+    assert lite.augmentation == replace(WIDE_CROPS, occluder=0.35, blur=0.3, backdrop=0.5) and lite.weights.shape == 2.0
     assert (lite.model, lite.rare, lite.synthesis.object_share) == ("dhpe-lite", 1.2, 0.4)
     assert load_config() == TrainConfig()
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from densehand.data.readers.common import ordered
 from densehand.document import SCHEMA
 from densehand.errors import InputError
 from densehand.evaluation.mediapipe_hands import SCHEMA as KEYPOINTS_SCHEMA
 from densehand.evaluation.prediction import Prediction
 from densehand.files import reason
+from densehand.hand.keypoints import to_house_order
 from densehand.hand.model import HandModel
 from densehand.result import SIDES, Hand
 
@@ -176,7 +176,7 @@ def _mmpose(path: Path, number: int, entry: dict, about: Reading) -> Prediction:
         values = np.asarray(values, dtype=object).reshape(-1, 3).tolist()
     points = _points(values, (21, -1), f"{path}: entry {number}", "keypoints")[:, :2]
     score = entry.get("score", np.mean(entry.get("bbox_score", 1.0)))
-    return Prediction(keypoints_2d=ordered(points, about.order), score=float(score))
+    return Prediction(keypoints_2d=to_house_order(points, about.order), score=float(score))
 
 
 def _mmpose_results(path: Path, entries: list[dict], about: Reading) -> Predictions:

@@ -6,6 +6,8 @@ middle, ring, little, each from the palm to the tip.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 FINGERS: tuple[str, ...] = ("thumb", "index", "middle", "ring", "little")
@@ -66,18 +68,12 @@ ORDERS: dict[str, tuple[int, ...]] = {
 }
 
 
-def to_house_order(points: np.ndarray, order: str) -> np.ndarray:
-    """Points (..., 21, C) listed in another dataset's `order` → the house order.
+def to_house_order(values: np.ndarray, order: str | Sequence[int]) -> np.ndarray:
+    """Values (21, ...) a keypoint in a dataset's order → the house order; `order`: a name of `ORDERS`, or the house
+    keypoint at each place.
 
     Raises KeyError naming the known orders.
     """
-    if order not in ORDERS:
+    if isinstance(order, str) and order not in ORDERS:
         raise KeyError(f"unknown keypoint order {order!r}; known: {', '.join(sorted(ORDERS))}")
-    return points[..., np.argsort(ORDERS[order]), :]
-
-
-def from_house_order(points: np.ndarray, order: str) -> np.ndarray:
-    """Inverse of `to_house_order`."""
-    if order not in ORDERS:
-        raise KeyError(f"unknown keypoint order {order!r}; known: {', '.join(sorted(ORDERS))}")
-    return points[..., list(ORDERS[order]), :]
+    return values[np.argsort(ORDERS[order] if isinstance(order, str) else order)]

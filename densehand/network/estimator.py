@@ -11,7 +11,7 @@ from densehand.network.calibration import Calibration
 from densehand.network.config import DHPEConfig
 from densehand.network.engine import GraphEngine
 from densehand.network.evidence import Evidence, EvidenceNet
-from densehand.network.mesh import MeshParameters, MeshRegressor, decode, place
+from densehand.network.mesh import MeshRegressor, decode, place
 from densehand.network.single import SingleRegressor
 
 
@@ -30,11 +30,6 @@ class Estimate:
     keypoint_confidence: Float[Tensor, "b 21"]  # in [0, 1]
     side_logit: Float[Tensor, " b"]  # > 0: the crop shows a right hand
     hand_logit: Float[Tensor, " b"]  # > 0: the crop shows a hand at all
-
-    @property
-    def mesh_parameters(self) -> MeshParameters:
-        """The last h, decoded."""
-        return decode(self.parameters[-1])
 
 
 class DHPE(nn.Module):

@@ -34,6 +34,7 @@ import numpy as np
 from densehand.data.readers import common
 from densehand.data.readers.common import BadLabel, Dataset, guarded
 from densehand.data.sample import Sample
+from densehand.hand.keypoints import to_house_order
 
 PERSON_HANDS = ("left", "right")
 CMU_MULTIVIEW = "hand143_panopticdb/hands_v143_14817.json"
@@ -89,13 +90,13 @@ def _find(root: Path, file_name: Any, folders: Sequence[str]) -> Path:
 
 
 def _sample(name: str, image: Path, annotation: dict, about: dict, order: str) -> Sample:
-    points = common.ordered(common.triples(annotation["keypoints"], 21, "keypoints"), order)
+    points = to_house_order(common.triples(annotation["keypoints"], 21, "keypoints"), order)
     sample = Sample(name, image, _side(annotation, about["file_name"]), common.corners(annotation["bbox"]))
     if "joint_cam" not in annotation:
         points = _labelled(points)
     sample.keypoints_2d, sample.visible = points[:, :2], points[:, 2] > 0
     if "joint_cam" in annotation:
-        sample.joints_3d = common.ordered(common.numbers(annotation["joint_cam"], (21, 3), "joint_cam"), order) / 1000
+        sample.joints_3d = to_house_order(common.numbers(annotation["joint_cam"], (21, 3), "joint_cam"), order) / 1000
     if "cam_param" in about:
         camera = about["cam_param"]
         sample.camera = common.intrinsics(*camera["focal"], *camera["princpt"])

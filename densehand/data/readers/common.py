@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float
 from densehand.data.sample import HandParameters, Sample
 from densehand.errors import DensehandError, InputError
 from densehand.files import reason
-from densehand.hand.keypoints import ORDERS
 from densehand.hand.safe_pickle import load_arrays
 
 MAX_LABELS = 8 * 2**30
@@ -127,11 +126,6 @@ def triples(values: Any, count: int, what: str) -> Float[np.ndarray, "count 3"]:
     if array.ndim == 1 and len(array) % 3 == 0:
         array = array.reshape(-1, 3)
     return numbers(array, (count, 3), what)
-
-
-def ordered(values: np.ndarray, order: str | Sequence[int]) -> np.ndarray:
-    """First axis in a dataset's order → the house order; `order` is a name of `ORDERS` or house keypoints by place."""
-    return values[np.argsort(ORDERS[order] if isinstance(order, str) else order)]
 
 
 def project(joints: Float[np.ndarray, "n 3"], camera: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "n 2"]:

@@ -21,6 +21,7 @@ import numpy as np
 from densehand.data.readers import common
 from densehand.data.readers.common import BadLabel, Dataset, guarded
 from densehand.data.sample import Sample
+from densehand.hand.keypoints import to_house_order
 
 CAMERA = common.intrinsics(1395.749023, 1395.749268, 935.732544, 540.681030)
 ROTATION = np.array(
@@ -66,7 +67,7 @@ def _sample(name: str, image: Path, values: list[str]) -> Sample:
     if len(values) % 3:
         raise BadLabel(f"{len(values)} coordinates, not 63")
     published = common.numbers(np.array(values, dtype=float).reshape(-1, 3), (21, 3), "skeleton")
-    joints = common.ordered(published, ORDER) / 1000 @ ROTATION.T + TRANSLATION
+    joints = to_house_order(published, ORDER) / 1000 @ ROTATION.T + TRANSLATION
     keypoints = common.project(joints, CAMERA)
     return Sample(name, image, "right", common.tight(keypoints), keypoints, None, joints, None, CAMERA.copy())
 

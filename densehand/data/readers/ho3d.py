@@ -25,6 +25,7 @@ import numpy as np
 from densehand.data.readers import common
 from densehand.data.readers.common import BadLabel, Dataset, guarded
 from densehand.data.sample import Sample
+from densehand.hand.keypoints import to_house_order
 from densehand.hand.safe_pickle import as_numbers
 
 MAX_META = 2**20
@@ -63,7 +64,7 @@ def _sample(name: str, image: Path, path: Path) -> Sample:
         points = np.full((21, 3), np.nan)
         points[0], valid[1:] = joints.reshape(3), False
     else:
-        points = common.ordered(common.numbers(joints, (21, 3), "handJoints3D"), "ho3d")
+        points = to_house_order(common.numbers(joints, (21, 3), "handJoints3D"), "ho3d")
     points = points @ OPENGL
     keypoints = common.project(points, camera)
     pose, shape = get("handPose"), get("handBeta")

@@ -28,6 +28,7 @@ import numpy as np
 from densehand.data.readers import common
 from densehand.data.readers.common import Dataset, guarded
 from densehand.data.sample import Sample
+from densehand.hand.keypoints import to_house_order
 
 HANDS = (("right", slice(0, 21)), ("left", slice(21, 42)))
 _FOLDERS = ("{split}", "all", "human_annot", "machine_annot", "")
@@ -76,9 +77,9 @@ def _sample(name: str, image: Path, annotation: dict, about: dict, side: str, pa
     world = common.numbers(label["world_coord"] if isinstance(label, dict) else label, (42, 3), "world_coord")
     visible = np.array(annotation["joint_valid"], dtype=float).reshape(-1)
     valid = np.array(label["joint_valid"], float).reshape(-1) if isinstance(label, dict) else visible
-    visible = common.ordered(common.numbers(visible, (42,), "joint_valid")[part], "interhand") > 0
-    valid = common.ordered(common.numbers(valid, (42,), "joint_valid")[part], "interhand") > 0
-    points = common.ordered((world[part] - position) @ rotation.T, "interhand") / 1000
+    visible = to_house_order(common.numbers(visible, (42,), "joint_valid")[part], "interhand") > 0
+    valid = to_house_order(common.numbers(valid, (42,), "joint_valid")[part], "interhand") > 0
+    points = to_house_order((world[part] - position) @ rotation.T, "interhand") / 1000
     keypoints = common.project(points, matrix)
     mano = ((hands.get(capture) or {}).get(frame) or {}).get(side)
     return Sample(

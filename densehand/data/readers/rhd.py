@@ -21,6 +21,7 @@ from densehand.data.readers import common
 from densehand.data.readers.common import Dataset, guarded
 from densehand.data.sample import MaskSource, Sample
 from densehand.errors import InputError
+from densehand.hand.keypoints import to_house_order
 from densehand.hand.safe_pickle import as_numbers
 
 MAX_PICKLE = 2**30
@@ -54,7 +55,7 @@ def _read(root: Path, split: str) -> Iterator[Sample]:
 def _sample(name: str, image: Path, label: Any, side: str, part: slice, mask: MaskSource) -> Sample:
     uv = common.numbers(as_numbers(label["uv_vis"]), (42, 3), "uv_vis")
     xyz = common.numbers(as_numbers(label["xyz"]), (42, 3), "xyz")
-    uv, xyz = common.ordered(uv[part], "rhd"), common.ordered(xyz[part], "rhd")
+    uv, xyz = to_house_order(uv[part], "rhd"), to_house_order(xyz[part], "rhd")
     return Sample(
         name=name,
         image=image,

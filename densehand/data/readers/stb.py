@@ -23,6 +23,7 @@ from densehand.data.readers import common
 from densehand.data.readers.common import Dataset, guarded
 from densehand.data.sample import Sample
 from densehand.errors import DependencyError, InputError
+from densehand.hand.keypoints import to_house_order
 
 CAMERA = common.intrinsics(822.79041, 822.79041, 318.47345, 250.31296)
 BASELINE = 0.120054  # metres
@@ -68,7 +69,7 @@ def _load(path: Path) -> np.ndarray:
 
 
 def _sample(name: str, image: Path, millimetres: np.ndarray, right_camera: bool) -> Sample:
-    joints = common.ordered(common.numbers(millimetres, (21, 3), "handPara"), "stb") / 1000
+    joints = to_house_order(common.numbers(millimetres, (21, 3), "handPara"), "stb") / 1000
     joints[0] = 2 * joints[0] - joints[MIDDLE_MCP]
     joints -= (BASELINE if right_camera else 0.0, 0.0, 0.0)
     keypoints, valid = common.project(joints, CAMERA), np.arange(21) > 0
