@@ -57,6 +57,7 @@ def ours(paths: list[str], repeat: int) -> dict[str, float]:
     import torch
 
     from densehand.detect import Detector
+    from densehand.draw import draw_overlay
     from densehand.images import read_image
     from densehand.network.fuse import fuse_batch_norms
     from densehand.network.zoo import MODELS, available_models, build_model, load_model
@@ -75,6 +76,8 @@ def ours(paths: list[str], repeat: int) -> dict[str, float]:
                 figures[f"{name}, one {side}-px crop"] = milliseconds(lambda n=network, c=crop: n(c), repeat)
     estimator = HandEstimator("dhpe-lite", device="cpu")
     figures["dhpe-lite, photo to meshes"] = milliseconds(lambda: [estimator(p) for p in photos], repeat) / len(photos)
+    found = [(photo, estimator(photo)) for photo in photos]
+    figures["overlay of a photo, drawn"] = milliseconds(lambda: [draw_overlay(*one) for one in found], 5) / len(photos)
     detector.net.engine = None  # the same without ONNX Runtime
     with torch.inference_mode():
         alone = copy.deepcopy(estimator.network)

@@ -68,7 +68,15 @@ densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-12" --start "$run
 # 13. As in 8.
 python tools/average_weights.py "$runs/lite-11.safetensors" "$runs/lite-12/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-13.safetensors"
-# 14., 15. The same once more, longer. tools/release_lite.sh makes a release of it.
+# 14., 15. The same once more, longer.
 densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-14" --start "$runs/lite-13.safetensors" --steps 6000 --seed 51
 python tools/average_weights.py "$runs/lite-13.safetensors" "$runs/lite-14/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-15.safetensors"
+# 16., 17. The same once more; most of it with half of the photos' hands before other backgrounds. tools/release_lite.sh makes
+#     a release of it.
+densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-16" --start "$runs/lite-15.safetensors" --steps 2600 --seed 61 \
+    --final-lr 0.81
+densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-17" --start "$runs/lite-16/weights.safetensors" --steps 4600 \
+    --lr 7e-4 --final-lr 0 --seed 67 --augmentation.backdrop 0.5
+python tools/average_weights.py "$runs/lite-15.safetensors" "$runs/lite-17/weights.safetensors" --shares 1 3 \
+    --out "$runs/lite-18.safetensors"
