@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about ten hours.
+# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about twelve hours.
 #
 #   tools/train_lite.sh PHOTOS BACKGROUNDS [RUNS]
 #
