@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from densehand.data.augment import Augmentation, augment
-from densehand.data.records import Records
+from densehand.data.records import Records, TrainingBatch
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
@@ -19,15 +20,23 @@ PLAIN = Augmentation(
 class HeldBackPhotos:
     """Error of a network on hands it does not train on: pixels of a 224-px crop against the corrected teacher."""
 
-    def __init__(self, records: Records, hand: HandModel, size: int, limit: int = 512):
+    def __init__(
+        self,
+        records: Records,
+        hand: HandModel,
+        size: int,
+        limit: int = 512,
+        how: Augmentation = PLAIN,
+        backgrounds: UInt8[Tensor, "n s s 3"] | None = None,
+    ):
         trusted = torch.nonzero(records.trust > 0.5).flatten()
         if not len(trusted):
             raise InputError("no held-back photo has a fit to be trusted")
         rows = trusted[torch.linspace(0, len(trusted) - 1, min(limit, len(trusted))).long()]
-        self.batches = []
+        self.batches: list[TrainingBatch] = []
         for part in rows.split(64):
-            generator = torch.Generator(device=records.images.device).manual_seed(0)
-            self.batches.append(augment(hand, records, part, size, PLAIN, generator))
+            generator = torch.Generator(device=records.images.device).manual_seed(len(self.batches))
+            self.batches.append(augment(hand, records, part, size, how, generator, backgrounds))
 
     @torch.no_grad()
     def __call__(self, network: DHPE) -> dict[str, float]:
