@@ -14,15 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from densehand.crops import load_network
-from densehand.data.fits import Fits, fit_photos
-from densehand.data.photos import load_photos, need_folder
+from densehand.data.fits import known_fits
+from densehand.data.photos import load_photos
 from densehand.data.records import records_from_photos
-from densehand.detect.data import background_selected
-from densehand.errors import InputError
+from densehand.evaluation.scores import unseen_background
 from densehand.hand.model import HandModel
 from densehand.train.stream import load_backgrounds
 from densehand.train.validate import PLAIN, HeldBackPhotos
@@ -31,33 +28,18 @@ SHOWN = ("refined_median", "refined_mean", "mesh_mean", "side")
 GOOD = 0.04  # residual of a fit, as a share of the hand's box, whose outline may stand for the hand's
 
 
-def unseen_backgrounds(folder: Path) -> UInt8[Tensor, "n s s 3"]:
-    """Those held back: of the training folder (numbers for names) every eighth photo's. Raises InputError for none."""
-    paths = sorted(need_folder(folder, "hand-free pictures").glob("*.jpg"))
-    rows = [k for k, path in enumerate(paths) if path.stem.isdecimal() and background_selected(int(path.stem), True)]
-    if not rows:
-        raise InputError(f"{folder}: no picture in it was held back from training; give the folder that trained")
-    return load_backgrounds(folder)[rows]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=["dhpe-lite"], help="names of models or weights files")
     parser.add_argument("--photos", type=Path, required=True, help="folder with labels.jsonl and crops/")
     parser.add_argument("--backgrounds", type=Path, required=True, help="folder of pictures without hands")
-    parser.add_argument("--fits", type=Path, help="file to keep the held-back photos' fits in")
+    parser.add_argument("--fits", default="", help="file to keep the held-back photos' fits in")
     options = parser.parse_args()
     hand, photos = HandModel.load("open"), load_photos(options.photos, "held-back")
-    if options.fits and options.fits.is_file():
-        fits = Fits.load(options.fits)
-        fits.check(photos.names, options.fits)
-    else:
-        fits = fit_photos(hand, photos.keypoints, photos.world)
-        if options.fits:
-            fits.save(options.fits, photos.names)
+    fits = known_fits(options.fits, hand, photos)
     records = records_from_photos(photos, replace(fits, masked=fits.residual < GOOD), hand=hand)
     records = records.select(records.masks.flatten(1).any(1).bool())
-    backgrounds = unseen_backgrounds(options.backgrounds)
+    backgrounds = load_backgrounds(options.backgrounds, wanted=unseen_background)
     for name in options.models:
         network = load_network(name, torch.device("cpu"))
         for what, how in (("as they are", PLAIN), ("before other backgrounds", replace(PLAIN, backdrop=1.0))):

@@ -34,6 +34,7 @@ tell "$bin/densehand" bench refine --hands 500 --paper 40 --csv results/refine.c
 tell "$bin/python" tools/analyse_errors.py --photos "$data/photos" --out results/errors.csv --card
 tell "$bin/python" tools/measure_end_to_end.py --data "$data" --fixtures "$fixtures" --csv results/end_to_end.csv --what now \
     ${peer:+--mediapipe-python "$peer"}
+tell "$bin/python" tools/measure_backdrops.py --photos "$data/photos" --backgrounds "$data/backgrounds"
 for view in "" --plain; do
     tell "$bin/python" tools/measure_views.py --hands 60 $view --results results/views.csv
 done

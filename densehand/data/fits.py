@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from densehand.data.photos import PhotoSet
 from densehand.errors import InputError
 from densehand.files import write_atomically
 from densehand.hand.anatomy import limit_violation, pose_to_anatomical
@@ -75,6 +76,23 @@ class Fits:
                               if f.name in names or f.default is MISSING})  # fmt: skip
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise InputError(f"{path}: no file of fits that can be read; delete it to fit again") from error
+
+
+def known_fits(path: Path | str, hand: HandModel, photos: PhotoSet) -> Fits:
+    """The photos' fits: those of a file, or computed and then kept there ("" keeps none).
+
+    Raises InputError where the file is damaged or its fits are of other photos.
+    """
+    kept = Path(path) if path else None
+    if kept is not None and kept.is_file():
+        fits = Fits.load(kept)
+        fits.check(photos.names, kept)
+        return fits
+    fits = fit_photos(hand, photos.keypoints, photos.world)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        fits.save(kept, photos.names)
+    return fits
 
 
 def digest(names: Sequence[str]) -> UInt8[np.ndarray, " 16"]:

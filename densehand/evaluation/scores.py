@@ -120,7 +120,7 @@ def synthetic_looks(network: DHPE, count: int) -> Looks:
 def background_looks(network: DHPE, folder: Path, count: int) -> Looks:
     """Random squares of pictures without a hand. Of the training folder's (numbers for names) only those held back, and
     none that shows a hand after all."""
-    paths = [p for p in sorted(need_folder(folder, "hand-free pictures").glob("*.jpg")) if _measures(p)]
+    paths = [p for p in sorted(need_folder(folder, "hand-free pictures").glob("*.jpg")) if unseen_background(p)]
     rng, crops, group = np.random.default_rng(SEED), [], []
     for index in _spread(len(paths), count):
         picture = read_picture(paths[index])
@@ -186,7 +186,7 @@ def _spread(available: int, wanted: int) -> Iterator[int]:
     return iter((np.arange(wanted) * max(available / max(wanted, 1), 1)).astype(int) % available if available else [])
 
 
-def _measures(path: Path) -> bool:
+def unseen_background(path: Path) -> bool:
     """Whether a hand-free picture is none that the networks saw in training, or that shows a hand."""
     return not path.stem.isdigit() or background_selected(int(path.stem), held_back=True)
 

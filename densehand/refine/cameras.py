@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from densehand.camera import Crop
+from densehand.camera import Crop, project_pinhole
 from densehand.errors import InputError
 from densehand.files import reason
 from densehand.hand import rotations as roma
@@ -65,8 +65,9 @@ class KnownCamera:
         return KnownCamera(self.intrinsics, flip @ self.rotation @ flip, flip @ self.translation)
 
     def pixels(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
-        """Where points in the camera's frame, metres, are seen."""
-        return points[:, :2] / points[:, 2:] * self.intrinsics[:2] + self.intrinsics[2:]
+        """Where points in the camera's frame, metres, are seen; NaN on or behind its plane."""
+        flat = project_pinhole(points, np.zeros(3), np.ones(()), np.zeros(2))
+        return flat * self.intrinsics[:2] + self.intrinsics[2:]
 
     @property
     def focal_px(self) -> float:

@@ -22,6 +22,7 @@ from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.hand.vector_skeleton import FEW
 from densehand.network.mesh import MeshParameters, decode, encode
+from densehand.refine.modes import FAST_STEPS
 from densehand.refine.prior import load_precision
 from densehand.refine.refined import Refined, weighted_distance
 from densehand.refine.single import refine_alone
@@ -43,7 +44,7 @@ def refine_fast(
     keypoints: Float[Tensor, "b 21 2"],
     confidence: Float[Tensor, "b 21"],
     weights: FastWeights | None = None,
-    iterations: int = 5,
+    iterations: int = FAST_STEPS,
 ) -> Refined:
     """Draw each hand's projection towards 2D keypoints (crop units, confidence 0…1); a hand's energy never rises.
 
@@ -62,7 +63,7 @@ def refine_together(
     keypoints: Float[Tensor, "b 21 2"],
     confidence: Float[Tensor, "b 21"],
     weights: FastWeights,
-    iterations: int = 5,
+    iterations: int = FAST_STEPS,
 ) -> Refined:
     """`refine_fast` as one batch, on any device."""
     problem = FastProblem(hand, h.double(), keypoints.double(), confidence.double(), weights)

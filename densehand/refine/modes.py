@@ -7,6 +7,7 @@ from densehand.errors import InputError
 FAST, PAPER = "fast", "paper"
 VIEWS, FRAMES = "views", "frames"  # of `densehand refine`
 PAPER_STEPS = 50
+FAST_STEPS = 5  # most of fast refinement
 MODES = "off, fast, paper, or a number of gradient steps"
 
 

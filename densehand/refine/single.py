@@ -20,6 +20,7 @@ from densehand.hand.model import HandModel
 from densehand.hand.numpy_rotations import angles, left_jacobian, matrices, vectors
 from densehand.hand.vector_skeleton import Posed, skeleton_of
 from densehand.network.single import Placed, decode_one, encode_one
+from densehand.refine.modes import FAST_STEPS
 from densehand.refine.prior import HELD, STATE, load_precision
 from densehand.refine.refined import Refined
 
@@ -49,7 +50,7 @@ def refine_alone(
     keypoints: Float[Tensor, "b 21 2"],
     confidence: Float[Tensor, "b 21"],
     weights: FastWeights,
-    iterations: int = 5,
+    iterations: int = FAST_STEPS,
 ) -> Refined:
     """`fast.refine_together` hand by hand; all tensors on the CPU."""
     with np.errstate(all="ignore"):  # a hand that is not finite is given back as it was

@@ -24,7 +24,7 @@ from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters, decode, encode
 from densehand.refine.cameras import KnownCamera, KnownProblem
 from densehand.refine.fast import FastProblem, FastWeights
-from densehand.refine.modes import FAST, FRAMES, VIEWS
+from densehand.refine.modes import FAST, FAST_STEPS, FRAMES, VIEWS
 from densehand.result import Hand, Refinement, mirrored_if_left, posed_mesh
 
 MOST_FRAMES = 40
@@ -70,7 +70,8 @@ def refine_views(
     else:
         seen = [camera.mirrored() if hands[0].side == "left" else camera for camera in cameras]
         problem = KnownProblem(model, h, keypoints, confidence, weights, seen, crops)
-    iterations = iterations or (5 if mode == FAST else 15)
+    if iterations is None:
+        iterations = FAST_STEPS if mode == FAST else 15
     joint = JointProblem(problem, _columns(len(hands), mode, cameras is not None), smooth)
     found = minimise(joint.look, joint.start, joint.lower, joint.upper, joint.stride, iterations, 1e-3)
     rows = joint.spread(found.state)

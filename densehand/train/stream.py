@@ -8,6 +8,7 @@ Batches are made in the training process itself: there is no loader process whos
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from densehand.data.augment import augment, negatives
-from densehand.data.fits import Fits, fit_photos
+from densehand.data.fits import known_fits
 from densehand.data.labelled import load_dataset
 from densehand.data.photos import Skipped, load_photos, need_folder, read_picture
 from densehand.data.records import Records, TrainingBatch, records_from_photos
@@ -41,11 +42,16 @@ def seeded(device: torch.device | str, *numbers: int) -> Generator:
     return Generator(device=device).manual_seed(int.from_bytes(digest, "big"))
 
 
-def load_backgrounds(folder: Path | str, size: int = 256, skipped: Skipped | None = None) -> UInt8[Tensor, "n s s 3"]:
-    """All pictures of a folder at `size`²; damaged ones go to `skipped`. Raises InputError where there is none."""
+def load_backgrounds(
+    folder: Path | str,
+    size: int = 256,
+    skipped: Skipped | None = None,
+    wanted: Callable[[Path], bool] = lambda path: True,
+) -> UInt8[Tensor, "n s s 3"]:
+    """The wanted pictures of a folder at `size`²; damaged ones go to `skipped`. InputError where there is none."""
     pictures = []
     folder = need_folder(folder, "hand-free pictures")
-    for path in sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.png")):
+    for path in filter(wanted, sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.png"))):
         picture = read_picture(path)
         if picture is not None:
             picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
@@ -71,16 +77,7 @@ def load_records(
     photos = load_photos(folder, split)
     if skipped is not None:
         skipped.merge(photos.skipped)
-    path = Path(fits_file) if fits_file else None
-    if path is not None and path.is_file():
-        fits = Fits.load(path)
-        fits.check(photos.names, path)
-    else:
-        fits = fit_photos(hand, photos.keypoints, photos.world)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fits.save(path, photos.names)
-    return records_from_photos(photos, fits, hand=hand)
+    return records_from_photos(photos, known_fits(fits_file, hand, photos), hand=hand)
 
 
 def likeness(records: Records) -> Float[Tensor, "n 48"]:
