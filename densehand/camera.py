@@ -23,15 +23,8 @@ __all__ = [
     "DEFAULT_FOCAL_FACTOR",
     "Crop",
     "default_focal",
-    "depth_to_scale",
-    "pinhole_to_weak",
     "project_pinhole",
-    "project_weak",
-    "scale_to_depth",
-    "to_metric",
-    "to_root_relative",
     "unproject_pinhole",
-    "weak_to_pinhole",
 ]
 
 # A field of view of 2·atan(1 / 1.7) = 60.9° along the longer side: between a phone's main lens (26 mm equivalent, 67°),
@@ -45,8 +38,8 @@ def default_focal(width: float, height: float) -> float:
     """Focal length assumed when nothing is known of the camera: 0.85 × the longer side, in pixels.
 
     That is a 61° field of view along the longer side (31 mm equivalent). The focal length only moves the hand along
-    the viewing direction (distance = focal / scale): a wrong one leaves the projection at the wrist, the hand's shape
-    and all root-relative coordinates as they are.
+    the viewing direction (distance = focal / scale) and turns hands beside the middle of the picture a little
+    (`densehand/rays.py`): a wrong one leaves their projection and their shape as they are.
     """
     if not (width > 0 and height > 0):
         raise InputError(f"an image of {width} × {height} pixels has no focal length; give a positive width and height")
@@ -145,35 +138,11 @@ class Crop:
         factor = [-self.half_side if self.mirrored else self.half_side, self.half_side] + [self.half_side] * depth
         return _like(factor, points), _like([*self.center] + [0.0] * depth, points)
 
-    def image_to_crop_affine(self, size: int | None = None) -> Float[np.ndarray, "2 3"]:
-        """Matrix A with ``crop = A @ (x, y, 1)``: image pixels to crop units, or to pixels of a size × size crop."""
-        sign = -1.0 if self.mirrored else 1.0
-        matrix = np.array([[sign, 0.0, -sign * self.center[0]], [0.0, 1.0, -self.center[1]]]) / self.half_side
-        if size is not None:
-            matrix = matrix * (size / 2)
-            matrix[:, 2] += size / 2
-        return matrix
-
-    def crop_to_image_affine(self, size: int | None = None) -> Float[np.ndarray, "2 3"]:
-        """The inverse of `image_to_crop_affine`."""
-        sign = -1.0 if self.mirrored else 1.0
-        matrix = np.array([[sign * self.half_side, 0.0, self.center[0]], [0.0, self.half_side, self.center[1]]])
-        if size is not None:
-            matrix[:, :2] *= 2 / size
-            matrix[:, 2] -= np.array([sign, 1.0]) * self.half_side
-        return matrix
-
-
-def project_weak(points: Array, scale: Array, wrist: Array) -> Array:
-    """Weak perspective: points (*b N 3), metres from the wrist → pixels (*b N 2) = scale · (x, y) + wrist.
-
-    Args:
-        points: root-relative points, metres, camera axes.
-        scale: (*b) pixels per metre.
-        wrist: (*b 2) pixels.
-    """
-    points = _floating(points)
-    return points[..., :2] * _like(scale, points)[..., None, None] + _like(wrist, points)[..., None, :]
+    def crop_to_image_affine(self, size: int) -> Float[np.ndarray, "2 3"]:
+        """Matrix A with ``(x, y) = A @ (column, row, 1)``: pixels of a size × size crop to image pixels."""
+        step, sign = 2 * self.half_side / size, -1.0 if self.mirrored else 1.0
+        corner = np.array(self.center) - np.array([sign, 1.0]) * self.half_side
+        return np.array([[sign * step, 0.0, corner[0]], [0.0, step, corner[1]]])
 
 
 def project_pinhole(points: Array, translation: Array, focal: Array, center: Array) -> Array:
@@ -203,49 +172,3 @@ def unproject_pinhole(pixels: Array, depth: Array, focal: Array, center: Array) 
     depth = _like(depth, pixels)
     ray = (pixels - _like(center, pixels)[..., None, :]) / _like(focal, pixels)[..., None, None]
     return _stack([ray[..., 0] * depth, ray[..., 1] * depth, depth])
-
-
-def scale_to_depth(scale: Array, focal: Array) -> Array:
-    """Distance of the wrist, metres, at which one metre measures `scale` pixels under `focal` pixels: focal / scale."""
-    scale = _floating(scale)
-    return _like(focal, scale) / scale
-
-
-def depth_to_scale(depth: Array, focal: Array) -> Array:
-    """Pixels per metre at a depth in metres: focal / depth."""
-    return scale_to_depth(depth, focal)
-
-
-def weak_to_pinhole(scale: Array, wrist: Array, focal: Array, center: Array) -> Array:
-    """The wrist (*b 3), metres, in the pinhole camera whose linearisation at the wrist is the weak perspective given.
-
-    Args:
-        scale: (*b) pixels per metre.
-        wrist: (*b 2) the wrist's projection, pixels.
-        focal: (*b) pixels.
-        center: (*b 2) principal point, pixels.
-    """
-    wrist = _floating(wrist)
-    scale, center = _like(scale, wrist), _like(center, wrist)
-    offset = (wrist - center) / scale[..., None]
-    return _stack([offset[..., 0], offset[..., 1], _like(focal, wrist) / scale])
-
-
-def pinhole_to_weak(translation: Array, focal: Array, center: Array) -> tuple[Array, Array]:
-    """Inverse of `weak_to_pinhole`: translation (*b 3) metres → (scale (*b) pixels per metre, wrist (*b 2) pixels)."""
-    translation = _floating(translation)
-    scale = _like(focal, translation) / translation[..., 2]
-    return scale, translation[..., :2] * scale[..., None] + _like(center, translation)
-
-
-def to_metric(points: Array, translation: Array) -> Array:
-    """Root-relative points (*b N 3) → camera frame, metres: the wrist's position (*b 3) is added."""
-    points = _floating(points)
-    return points + _like(translation, points)[..., None, :]
-
-
-def to_root_relative(points: Array, root: int = 0) -> tuple[Array, Array]:
-    """Camera-frame points (*b N 3) → (relative to point number `root`, that point (*b 3)): `to_metric` undone."""
-    points = _floating(points)
-    origin = points[..., root, :]
-    return points - origin[..., None, :], origin

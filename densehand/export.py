@@ -89,6 +89,9 @@ def write_obj(path: str | Path, hand: Hand) -> None:
     write_bytes(path, ("\n".join(text) + "\n").encode())
 
 
+LATER = ("keypoints_weight", "pinhole")  # fields that not every file has
+
+
 def write_npz(path: str | Path, hand: Hand) -> None:
     """Write every field of `Hand` under its own name (`numpy.load` without pickle), and `schema`."""
     buffer = io.BytesIO()
@@ -109,7 +112,7 @@ def read_npz(path: str | Path) -> Hand:
     try:
         with np.load(path, allow_pickle=False) as stored:
             wanted = [name for name in Hand.__dataclass_fields__ if name != "refinement"]
-            values = {name: stored[name] for name in wanted if name != "keypoints_weight" or name in stored}
+            values = {name: stored[name] for name in wanted if name not in LATER or name in stored}
             note = json.loads(stored["refinement"].item()) if "refinement" in stored else None
             entries = {name: value.item() if value.ndim == 0 else value for name, value in values.items()}
             return Hand(**entries, refinement=None if note is None else Refinement.from_json_dict(note))

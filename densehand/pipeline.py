@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from densehand.camera import Crop, default_focal, weak_to_pinhole
+from densehand.camera import Crop, default_focal
 from densehand.crops import CropAnswer, CropReader, load_network, probability
 from densehand.errors import InputError
 from densehand.hand import HandModel
@@ -37,6 +37,7 @@ from densehand.looks import MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
 from densehand.metrics import tight_box
 from densehand.network.zoo import resolve_device
 from densehand.photo import HandBox, Photo
+from densehand.rays import turn_to_box, turned, wrist_place
 from densehand.refine.modes import FAST, parse_refine
 from densehand.result import Hand, faces_of, mirrored_if_left
 from densehand.selection import MIN_SCORE, combined_score, select_hands
@@ -235,6 +236,8 @@ class HandEstimator:
         focal = self.focal or default_focal(width, height)
         center = np.array([width / 2, height / 2])
         box = tight_box(keypoints) if job.box is None else job.box
+        turn, inside = (turn_to_box(box, focal, center, mirrored) for mirrored in (False, crop.mirrored))
+        vertices, joints = (mirrored_if_left(p, side) @ turn.T for p in (answer.vertices, answer.joints))
         return Hand(
             side=side,
             side_score=1.0 if job.witness == "caller" else probability(odds if side == "right" else -odds),
@@ -242,15 +245,15 @@ class HandEstimator:
             box=box,
             keypoints_2d=keypoints,
             keypoints_score=answer.confidence,
-            joints_3d=mirrored_if_left(answer.joints, side),
+            joints_3d=joints,
             pose=answer.h["pose"],
             shape=answer.h["shape"],
-            rotation=answer.h["rotation"],
+            rotation=turned(inside, answer.h["rotation"]),
             scale=scale,
-            translation=weak_to_pinhole(np.float64(scale), wrist.astype(np.float64), np.float64(focal), center),
+            translation=wrist_place(scale, wrist, joints, focal, center),
             focal_px=focal,
             center_px=center.astype(np.float32),
-            vertices=mirrored_if_left(answer.vertices, side),
+            vertices=vertices,
             faces=faces_of(self.hand, side),
             refinement=answer.refinement and answer.refinement.scaled(crop.half_side),
             keypoints_weight=answer.weight,

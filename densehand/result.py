@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from densehand.camera import project_pinhole
 from densehand.errors import InputError
+from densehand.rays import turn_to_box
 
 if TYPE_CHECKING:
     from densehand.hand.model import HandModel
@@ -98,8 +100,8 @@ class Hand:
         pose: (45,) 15 joints × axis-angle, radians (right-hand model, see the head of this file).
         shape: (10,) shape coefficients, standard deviations.
         rotation: (4,) quaternion w, x, y, z of the right-hand model.
-        scale: pixels per metre at the wrist's depth.
-        translation: (3,) the wrist in the pinhole camera, metres.
+        scale: pixels per metre at the hand's mean depth.
+        translation: (3,) the wrist in the pinhole camera, metres (`rays.wrist_place`).
         focal_px: focal length, pixels (estimated from the image size unless given).
         center_px: (2,) principal point, pixels.
         vertices: (V, 3) metres, camera axes, relative to the wrist.
@@ -107,6 +109,7 @@ class Hand:
         refinement: what testing refinement did, None where there was none.
         keypoints_weight: (21,) the network's raw confidence in each keypoint, which refinement weighs them by; None:
             `keypoints_score` is all that is known.
+        pinhole: whether the mesh was fitted under this very pinhole camera, a known one; else under weak perspective.
     """
 
     side: str
@@ -127,6 +130,7 @@ class Hand:
     faces: Int64[np.ndarray, "F 3"]
     refinement: Refinement | None = None
     keypoints_weight: Float32[np.ndarray, "21"] | None = None
+    pinhole: bool = False
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:
@@ -158,11 +162,16 @@ class Hand:
         return (self.center_px + self.focal_px * self.translation[:2] / self.translation[2]).astype(np.float32)
 
     def project(self, points: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N 2"]:
-        """Weak perspective: metres relative to the wrist → pixels of the full image."""
-        return (points[..., :2] * self.scale + self.wrist_px).astype(np.float32)
+        """Metres relative to the wrist → pixels of the image: weak perspective along the ray to the hand (rays.py), or
+        the camera's own where that is known."""
+        if self.pinhole:
+            place = self.translation.astype(np.float64)
+            return project_pinhole(points, place, self.focal_px, self.center_px).astype(np.float32)
+        seen = points @ turn_to_box(self.box, self.focal_px, self.center_px)
+        return (seen[..., :2] * self.scale + self.wrist_px).astype(np.float32)
 
     def mask(self, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-        """Which pixels of the full image (height, width) the hand's mesh covers (weak perspective)."""
+        """Which pixels of the full image (height, width) the hand's mesh covers (see `project`)."""
         picture = np.zeros(size, dtype=bool)
         for top, left, fragments in self._render(size):
             seen = fragments.mask.numpy()
@@ -173,7 +182,7 @@ class Hand:
         """Depth map over the full image (height, width): metres from the camera plane, 0 where the hand is not.
 
         Only the pixels around the hand are rendered, in tiles. The absolute distance rests on the focal length
-        (translation z = focal / scale); differences within the hand do not.
+        (the hand's mean is focal / scale); differences within the hand do not.
         """
         picture = np.zeros(size, dtype=np.float32)
         for top, left, fragments in self._render(size):
@@ -209,7 +218,7 @@ class Hand:
 
     def to_json_dict(self) -> dict[str, Any]:
         """The hand's entry in the document `densehand/1` (plain numbers and lists; float32 survives exactly)."""
-        record = {
+        record: dict[str, Any] = {
             "side": self.side,
             "side_score": _plain(self.side_score),
             "score": _plain(self.score),
@@ -224,6 +233,8 @@ class Hand:
             "translation": _plain(self.translation),
             "camera": {"focal_px": _plain(self.focal_px), "center_px": _plain(self.center_px)},
         }
+        if self.pinhole:
+            record["camera"]["projection"] = "pinhole"
         if self.keypoints_weight is not None:
             record["keypoints_weight"] = _plain(self.keypoints_weight)
         return record if self.refinement is None else record | {"refinement": asdict(self.refinement)}
@@ -245,6 +256,7 @@ class Hand:
             entries |= {name: record[name] for name in ("side", "side_score", "score", "scale")}
             entries |= {"focal_px": camera["focal_px"], "center_px": camera["center_px"]}
             entries["keypoints_weight"] = record.get("keypoints_weight")
+            entries["pinhole"] = camera.get("projection") == "pinhole"
             if record.get("refinement") is not None:
                 entries["refinement"] = Refinement.from_json_dict(record["refinement"])
             arrays = {n: np.asarray(entries[n], dtype=np.float32) for n in ("pose", "shape", "rotation")}

@@ -6,9 +6,10 @@ import numpy as np
 import roma
 import torch
 
-from densehand.camera import default_focal, weak_to_pinhole
+from densehand.camera import default_focal
 from densehand.hand import HandModel
 from densehand.hand.keypoints import KEYPOINT_SOURCE
+from densehand.rays import turn_to_box, turned, wrist_place
 from densehand.result import Hand, posed_mesh
 
 
@@ -25,24 +26,28 @@ def make_hand(
     turn: tuple[float, float, float] = (0.2, 0.4, 0.1),
     seed: int | None = None,
     score: float = 0.9,
+    focal: float | None = None,
 ) -> Hand:
     """A hand of `pixels` in a picture of `size` (height, width), its keypoints' box centred at `center` (x, y)."""
     generator = np.random.default_rng(seed)
     pose = open_hand().mean_pose.numpy() + (0 if seed is None else generator.normal(0, 0.1, 45))
     shape = np.zeros(10) if seed is None else generator.normal(0, 1, 10)
     rotation = roma.rotvec_to_unitquat(torch.tensor(turn)).numpy()[[3, 0, 1, 2]]
-    vertices, joints, faces = posed_mesh(open_hand(), pose, shape, rotation, side)
+    _, joints, _ = posed_mesh(open_hand(), pose, shape, rotation, side)  # in the axes of its crop
     height, width = size
     low, high = joints[:, :2].min(axis=0), joints[:, :2].max(axis=0)
     scale = pixels / (high - low).max()
     wrist = np.array(center or (width / 2, height / 2)) - scale * (low + high) / 2
-    middle, focal = np.array([width / 2, height / 2]), default_focal(width, height)
+    middle, focal = np.array([width / 2, height / 2]), focal or default_focal(width, height)
     keypoints = joints[:, :2] * scale + wrist
+    box = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)])
+    rotation = turned(turn_to_box(box, focal, middle, mirrored=side == "left"), rotation)
+    vertices, joints, faces = posed_mesh(open_hand(), pose, shape, rotation, side)
     return Hand(
         side=side,
         side_score=0.97,
         score=score,
-        box=np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)]),
+        box=box,
         keypoints_2d=keypoints,
         keypoints_score=np.linspace(0.5, 1, 21),
         joints_3d=joints,
@@ -50,7 +55,7 @@ def make_hand(
         shape=shape,
         rotation=rotation,
         scale=scale,
-        translation=weak_to_pinhole(np.float64(scale), wrist, np.float64(focal), middle),
+        translation=wrist_place(scale, wrist, joints, focal, middle),
         focal_px=focal,
         center_px=middle.astype(np.float32),
         vertices=vertices,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -29,6 +28,7 @@ from densehand.data.sample import Sample
 from densehand.errors import InputError
 from densehand.hand.fit import fit_skeleton
 from densehand.hand.model import HandModel
+from densehand.rays import turn_to_ray
 from densehand.resample import crop_image
 
 AROUND = 2.2  # side of the stored square over the hand's box: crops that are turned and shifted stay within
@@ -139,12 +139,7 @@ def _joints(sample: Sample) -> Float[np.ndarray, "21 3"] | None:
     joints = np.asarray(sample.joints_3d, np.float64)
     ray = joints.mean(0)
     if sample.camera is not None and ray[2] > 0:
-        ray = ray / np.linalg.norm(ray)
-        axis = np.cross(ray, [0.0, 0.0, 1.0])
-        sine = np.linalg.norm(axis)
-        if sine > 1e-9:
-            turn = roma.rotvec_to_rotmat(torch.from_numpy(axis / sine * np.arctan2(sine, ray[2]))).numpy()
-            joints = joints @ turn.T
+        joints = joints @ turn_to_ray(ray)
     return joints * (-1, 1, 1) if sample.side == "left" else joints
 
 

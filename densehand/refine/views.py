@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from densehand.camera import Crop, weak_to_pinhole
+from densehand.camera import Crop
 from densehand.errors import InputError
-from densehand.hand import rotations as roma
 from densehand.hand.articulate import ANGLES, SHAPE, TRANSLATION, TURN
 from densehand.hand.levenberg import Local, Solution, minimise
 from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters, decode, encode
+from densehand.rays import turn_to_box, turned, wrist_place
 from densehand.refine.cameras import KnownCamera, KnownProblem
 from densehand.refine.fast import FastProblem, FastWeights
 from densehand.refine.modes import FAST, FAST_STEPS, FRAMES, VIEWS
@@ -83,7 +83,7 @@ def refine_views(
             moved = _in_camera(model, hand, cameras[k], parameters, problem.turns[k], wrist, k)
         else:
             moved = _in_photo(model, hand, crop, parameters, k)
-        refined.append(_noted(hand, moved, mode, None if cameras is None else cameras[k], found))
+        refined.append(_noted(hand, moved, mode, found))
     return refined
 
 
@@ -164,53 +164,54 @@ def _columns(count: int, mode: str, known: bool) -> Int[Tensor, "v 62"]:
 
 
 def _encoded(hand: Hand, crop: Crop) -> Float[Tensor, "1 63"]:
-    """h of a hand in its crop."""
+    """h of a hand in its crop, which looks along the ray to it."""
     wrist = np.append(crop.to_crop(hand.wrist_px.astype(float)), 0.0)
-    values = (hand.pose, hand.shape, hand.rotation, np.float64(hand.scale / crop.half_side), wrist)
+    rotation = turned(_turn(hand).T, hand.rotation)
+    values = (hand.pose, hand.shape, rotation, np.float64(hand.scale / crop.half_side), wrist)
     return encode(MeshParameters(*(torch.as_tensor(value).double()[None] for value in values)))
 
 
-def _posed(model: HandModel, hand: Hand, parameters: MeshParameters, rotation: Tensor, k: int) -> Hand:
+def _turn(hand: Hand) -> np.ndarray:
+    """From the axes of the hand's crop to its camera's, for the right hand inside."""
+    return turn_to_box(hand.box, hand.focal_px, hand.center_px, mirrored=hand.side == "left")
+
+
+def _posed(model: HandModel, hand: Hand, parameters: MeshParameters, rotation: np.ndarray, k: int) -> Hand:
     """The hand with row k's pose and shape under `rotation`, where it was."""
     pose, shape = parameters.pose[k].numpy(), parameters.shape[k].numpy()
-    vertices, joints, faces = posed_mesh(model, pose, shape, rotation.numpy(), hand.side)
-    return replace(
-        hand, pose=pose, shape=shape, rotation=rotation.numpy(), vertices=vertices, joints_3d=joints, faces=faces
-    )
+    vertices, joints, faces = posed_mesh(model, pose, shape, rotation, hand.side)
+    return replace(hand, pose=pose, shape=shape, rotation=rotation, vertices=vertices, joints_3d=joints, faces=faces)
 
 
 def _in_photo(model: HandModel, hand: Hand, crop: Crop, parameters: MeshParameters, k: int) -> Hand:
     """Row k in the photo, under the camera the hand has."""
-    moved = _posed(model, hand, parameters, parameters.rotation[k], k)
+    moved = _posed(model, hand, parameters, turned(_turn(hand), parameters.rotation[k].numpy()), k)
     scale = float(parameters.scale[k]) * crop.half_side
     wrist = crop.to_image(parameters.translation[k, :2].numpy())
-    place = weak_to_pinhole(np.float64(scale), wrist, np.float64(hand.focal_px), hand.center_px.astype(float))
-    return replace(moved, scale=scale, translation=place)
+    place = wrist_place(scale, wrist, moved.joints_3d, hand.focal_px, hand.center_px)
+    return replace(moved, scale=scale, translation=place, pinhole=False)
 
 
 def _in_camera(
     model: HandModel, hand: Hand, camera: KnownCamera, parameters: MeshParameters, turn: Tensor, wrist: Tensor, k: int
 ) -> Hand:
     """Row k in its known camera: `turn` is the (mirrored) camera's, `wrist` lies in its frame, metres."""
-    world = parameters.rotation[k, [1, 2, 3, 0]]
-    rotation = roma.rotmat_to_unitquat(turn @ roma.unitquat_to_rotmat(world))[[3, 0, 1, 2]]
+    rotation = turned(turn.numpy(), parameters.rotation[k].numpy())
     moved = _posed(model, hand, parameters, rotation, k)
     place = mirrored_if_left(wrist.numpy(), hand.side)
     return replace(
         moved,
-        scale=camera.focal_px / place[2],
+        scale=camera.focal_px / (place[2] + moved.joints_3d[:, 2].mean()),
         translation=place,
         focal_px=camera.focal_px,
         center_px=camera.intrinsics[2:],
+        pinhole=True,
     )
 
 
-def _noted(before: Hand, after: Hand, mode: str, camera: KnownCamera | None, found: Solution) -> Hand:
-    """`after` with what the joint refinement did; a known `camera` is a true one, not weak perspective."""
-    first = before.project(before.joints_3d)
-    last = after.project(after.joints_3d)
-    if camera is not None:
-        last = camera.pixels(after.joints_3d + after.translation)
+def _noted(before: Hand, after: Hand, mode: str, found: Solution) -> Hand:
+    """`after` with what the joint refinement did."""
+    first, last = (hand.project(hand.joints_3d) for hand in (before, after))
     gap = np.linalg.norm(last - after.keypoints_2d, axis=1)
     note = Refinement(
         mode=mode,

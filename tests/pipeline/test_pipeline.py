@@ -17,6 +17,7 @@ from densehand.network.mesh import decode
 from densehand.network.zoo import build_model
 from densehand.photo import HandBox, Photo
 from densehand.pipeline import HandEstimator
+from densehand.rays import turn_to_box
 from densehand.render import silhouette
 from densehand.resample import crop_image
 from densehand.result import Hand
@@ -28,6 +29,11 @@ def close(a: Hand, b: Hand, atol: float = 1e-3) -> None:
     for field in dataclasses.fields(Hand):
         if field.name not in ("side", "refinement"):
             np.testing.assert_allclose(getattr(a, field.name), getattr(b, field.name), atol=atol, err_msg=field.name)
+
+
+def in_crop(hand):
+    """Joints in the axes of the hand's crop."""
+    return hand.joints_3d @ turn_to_box(hand.box, hand.focal_px, hand.center_px)
 
 
 def test_one_hand_per_box_in_order_and_consistent(estimator, image):
@@ -43,7 +49,7 @@ def test_one_hand_per_box_in_order_and_consistent(estimator, image):
         np.testing.assert_array_equal(hand.box, np.float32(given_box.box))
         np.testing.assert_array_equal(hand.joints_3d[0], 0)
         assert np.linalg.norm(hand.rotation) == pytest.approx(1, abs=1e-5)
-        assert hand.translation[2] == pytest.approx(hand.focal_px / hand.scale, rel=1e-5)
+        assert (hand.joints_3d[:, 2] + hand.translation[2]).mean() == pytest.approx(hand.focal_px / hand.scale, rel=1e-5)
         assert hand.focal_px == pytest.approx(0.85 * 280) and hand.center_px.tolist() == [140, 100]
         wrist = project_pinhole(hand.joints_3d[:1], hand.translation, hand.focal_px, hand.center_px)
         np.testing.assert_allclose(wrist[0], hand.wrist_px, atol=1e-2)
@@ -65,7 +71,7 @@ def test_agrees_with_the_network_step_by_step(estimator, network, image):
     np.testing.assert_allclose(
         hand.keypoints_2d, expected[0].numpy() * 90 + center, atol=1e-2
     )  # half side 1.5 · 120 / 2
-    np.testing.assert_allclose(hand.joints_3d, joints[0], atol=1e-6)
+    np.testing.assert_allclose(in_crop(hand), joints[0], atol=1e-6)
     np.testing.assert_allclose(hand.project(hand.joints_3d), projected[0].numpy() * 90 + center, atol=2e-2)
     assert hand.score == pytest.approx(float(torch.sigmoid(estimate.hand_logit)), abs=1e-5)
 
@@ -91,7 +97,7 @@ def test_moving_the_photo_moves_the_hand(estimator, image):
     a = estimator(image, [HandBox((80, 60, 150, 140), "right")])[0]
     b = estimator(padded, [HandBox((130, 90, 200, 170), "right")])[0]
     np.testing.assert_allclose(b.keypoints_2d, a.keypoints_2d + [50, 30], atol=1e-2)
-    np.testing.assert_allclose(b.joints_3d, a.joints_3d, atol=1e-5)
+    np.testing.assert_allclose(in_crop(b), in_crop(a), atol=1e-5)
 
 
 def test_batching_and_several_photos_change_nothing(estimator, image):
@@ -182,13 +188,15 @@ def test_whole_image_is_the_crop_itself(estimator, image):
     np.testing.assert_allclose(hand.box, [*hand.keypoints_2d.min(axis=0), *hand.keypoints_2d.max(axis=0)])
 
 
-def test_a_focal_length_moves_the_hand_away_and_nothing_else(network, image):
+def test_a_focal_length_moves_and_turns_the_hand_along_its_ray(network, image):
     near, far = (
         HandEstimator(network, device="cpu", focal=f)(image, [HandBox(BOX, "left")])[0] for f in (200.0, 800.0)
     )
-    assert far.translation[2] == pytest.approx(4 * near.translation[2], rel=1e-5) and far.focal_px == 800
+    depths = [float((hand.joints_3d[:, 2] + hand.translation[2]).mean()) for hand in (near, far)]
+    assert depths[1] == pytest.approx(4 * depths[0], rel=1e-5) and far.focal_px == 800
     np.testing.assert_array_equal(far.keypoints_2d, near.keypoints_2d)
-    np.testing.assert_array_equal(far.joints_3d, near.joints_3d)
+    np.testing.assert_allclose(in_crop(far), in_crop(near), atol=1e-6)
+    np.testing.assert_allclose(far.project(far.vertices), near.project(near.vertices), atol=1e-3)
 
 
 def test_another_hand_model_takes_the_pose_over(network, image, tmp_path):
