@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,13 +13,11 @@ import torch
 from jaxtyping import Float
 
 from densehand.camera import Crop
-from densehand.errors import WeightsError
 from densehand.hand import HandModel
 from densehand.hand.numpy_skin import mesh_of
 from densehand.hand.vector_skeleton import FEW
 from densehand.network.engine import to_batch
 from densehand.network.mesh import MeshParameters, decode
-from densehand.network.zoo import load_model
 from densehand.photo import Photo
 from densehand.refine.modes import FAST, PAPER
 from densehand.resample import crop_image
@@ -37,11 +33,27 @@ CERTAIN = 6.0
 
 
 class Meshes:
-    """The meshes of a batch of hands, made when somebody asks for one: most looks at a crop are asked for less."""
+    """The hands of a batch in the parameters of the result's hand model, and their meshes, made when somebody asks for
+    them: most looks at a crop are asked for less."""
 
-    def __init__(self, hand: HandModel, parameters: MeshParameters, skeleton: torch.Tensor | None = None) -> None:
-        """`skeleton` (b 21 3): the keypoints in the crop where they are known, crop units."""
-        self.hand, self.parameters, self.skeleton = hand, parameters, skeleton
+    def __init__(self, own: HandModel, hand: HandModel, h: torch.Tensor, skeleton: torch.Tensor | None = None) -> None:
+        """`h` (b 63): of the network's `own` hand model. `skeleton` (b 21 3): the keypoints that h has in the crop,
+        crop units, where they are known."""
+        self.own, self.hand, self.h, self.skeleton = own, hand, h, skeleton
+
+    @cached_property
+    def parameters(self) -> MeshParameters:
+        """Decoded; of another hand model fitted to the joints of the own one."""
+        parameters = decode(self.h)
+        if self.hand is self.own:
+            return parameters
+        joints = self.own.skeleton(parameters.pose, parameters.shape, parameters.rotation)
+        return retarget(self.hand, parameters, joints)
+
+    @cached_property
+    def decoded(self) -> dict[str, np.ndarray]:
+        """`parameters` by name."""
+        return {name: value.float().cpu().numpy() for name, value in self.parameters._asdict().items()}
 
     @cached_property
     def arrays(self) -> tuple[Float[np.ndarray, "b V 3"], Float[np.ndarray, "b 21 3"]]:
@@ -60,9 +72,7 @@ class Meshes:
         """The keypoints in the crop, crop units (they may lie outside it)."""
         if self.skeleton is not None:
             return self.skeleton[..., :2].float().cpu().numpy()
-        scale, place = (
-            value.float().cpu().numpy() for value in (self.parameters.scale, self.parameters.translation[..., :2])
-        )
+        scale, place = self.decoded["scale"], self.decoded["translation"][:, :2]
         return scale[:, None, None] * self.arrays[1][..., :2] + place[:, None]
 
 
@@ -73,7 +83,6 @@ class CropAnswer:
     keypoints: np.ndarray  # the refiner's last 2D skeleton, nearer to the photo than the mesh's projection
     confidence: np.ndarray  # probability of each keypoint (`network.calibration`)
     weight: np.ndarray  # the network's raw confidence, which refinement goes by
-    h: dict[str, np.ndarray]  # decoded, in the parameters of the result's hand model
     code: np.ndarray  # the network's own 63 numbers
     meshes: Meshes  # of the batch it was read in …
     row: int  # … and its place there
@@ -81,6 +90,11 @@ class CropAnswer:
     hand: float  # the network's raw log-odds of a hand …
     present: float  # … and the probability of one (`network.calibration`)
     refinement: Refinement | None = None  # lengths in crop units
+
+    @property
+    def h(self) -> dict[str, np.ndarray]:
+        """Decoded, in the parameters of the result's hand model."""
+        return {name: value[self.row] for name, value in self.meshes.decoded.items()}
 
     @property
     def vertices(self) -> Float[np.ndarray, "V 3"]:
@@ -195,38 +209,14 @@ class CropReader:
 
     def _meshes(self, h: torch.Tensor, skeleton: torch.Tensor | None = None) -> list[dict[str, Any]]:
         """For each h, the entries of `CropAnswer` that follow from it; `skeleton`: its own in the crop, where known."""
-        parameters = decode(h)
-        if self.hand is not self.network.hand:
-            mine = cast(HandModel, self.network.hand)
-            joints = mine.skeleton(parameters.pose, parameters.shape, parameters.rotation)
-            parameters, skeleton = retarget(self.hand, parameters, joints), None
-        meshes = Meshes(self.hand, parameters, skeleton)
-        decoded = {name: value.float().cpu().numpy() for name, value in parameters._asdict().items()}
-        code = h.float().cpu().numpy()
-        return [
-            {"h": {name: value[k] for name, value in decoded.items()}, "code": code[k], "meshes": meshes, "row": k}
-            for k in range(len(h))
-        ]
+        meshes = Meshes(cast(HandModel, self.network.hand), self.hand, h, skeleton)
+        return [{"code": code, "meshes": meshes, "row": k} for k, code in enumerate(h.float().cpu().numpy())]
 
 
 def _notes(mode: str, refined: Refined) -> list[Refinement]:
     """What the result says of each hand's refinement, lengths in crop units."""
     columns = (refined.steps, refined.converged, refined.moved, refined.before, refined.after, refined.residual)
     return [Refinement(mode, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-
-
-def load_network(model: str, device: torch.device) -> DHPE:
-    """A named model, or the one a weights file is of. Errors: see `HandEstimator`."""
-    path = Path(model)
-    if path.suffix != ".safetensors":
-        return load_model(model, device)
-    try:
-        name = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path}: no model card beside it ({path.stem}.json); keep the two files together"
-        ) from error
-    return load_model(str(name), device, path=path)
 
 
 def log_odds(probability: float) -> float:

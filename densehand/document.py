@@ -31,11 +31,13 @@ def read_document(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}); check the path") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({str(error).splitlines()[0]}); write it with densehand predict") from error
+        raise InputError(
+            f"{path}: not JSON ({(str(error).splitlines() or ['too deep'])[0]}); write it with densehand predict"
+        ) from error
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:
         raise InputError(f"{path}: schema {found!r}, not {SCHEMA!r}; write it with densehand predict")

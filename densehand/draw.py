@@ -19,7 +19,8 @@ MESH_COLOURS = {"right": (240, 186, 140), "left": (140, 190, 240)}
 LABEL_COLOURS = {"right": (196, 98, 24), "left": (28, 96, 190)}
 
 MESH_ALPHA = 0.72
-_LARGEST_RENDER = 1024  # side of the mesh picture, pixels: bounds time and memory whatever the photo
+_LARGEST_RENDER = 768  # side of the mesh picture, pixels: bounds time and memory whatever the photo
+_STRIPE = 256  # rows blended at a time
 _SHIFT = 4  # cv2 draws at 1/16 pixel
 
 
@@ -75,12 +76,13 @@ def draw_mesh(picture: UInt8[np.ndarray, "H W 3"], hand: Hand, alpha: float = ME
     shaded = _shade(hand, (screen - np.array([*low, 0], dtype=np.float32)) * zooms, size)
     shaded = cv2.resize(shaded, (w, h), interpolation=cv2.INTER_AREA if zoom >= 1 else cv2.INTER_LINEAR)
     part = picture[low[1] : high[1], low[0] : high[0]]
-    coverage = shaded[..., 3:] * alpha
-    part[...] = np.rint(part * (1 - coverage) + shaded[..., :3] * alpha).astype(np.uint8)
+    for rows in (slice(top, top + _STRIPE) for top in range(0, h, _STRIPE)):  # a whole 8K photo would need gigabytes
+        colour, coverage = shaded[rows, :, :3], shaded[rows, :, 3:] * np.float32(alpha / 255)
+        part[rows] = np.rint(part[rows] * (1 - coverage) + colour * np.float32(alpha)).astype(np.uint8)
 
 
-def _shade(hand: Hand, screen: Float[np.ndarray, "V 3"], size: tuple[int, int]) -> Float[np.ndarray, "h w 4"]:
-    """Colour × coverage (0…255) and coverage (0…1) of the mesh, lit softly from the upper left behind the camera."""
+def _shade(hand: Hand, screen: Float[np.ndarray, "V 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 4"]:
+    """Colour × coverage and coverage (0…255) of the mesh, lit softly from the upper left behind the camera."""
     import torch
 
     from densehand.render import Lights, rasterise, shade, vertex_normals
@@ -97,7 +99,8 @@ def _shade(hand: Hand, screen: Float[np.ndarray, "V 3"], size: tuple[int, int]) 
     colour = torch.tensor(MESH_COLOURS[hand.side]) / 255
     fragments = rasterise(corners, faces, size)
     lit = shade(fragments, corners, faces, lights=lights, colors=colour, normals=normals)
-    return torch.cat([lit.clamp(0, 1) * 255, fragments.mask[..., None].to(lit)], dim=-1).numpy()
+    shaded = torch.cat([lit.clamp(0, 1), fragments.mask[..., None].to(lit)], dim=-1)
+    return (shaded * 255).round().byte().numpy()
 
 
 def draw_skeleton(

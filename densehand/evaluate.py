@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from densehand.errors import InputError
 from densehand.evaluation.cases import FIXTURES, open_cases, read_fixture
 from densehand.evaluation.errors import CROP, PADDING
 from densehand.evaluation.run import run
@@ -96,13 +97,23 @@ def score_figures(hands: Sequence[HandErrors]) -> dict[str, float]:
     return {"score_ece": expected_calibration_error(np.concatenate(scores), np.concatenate(near))}
 
 
+def read_rows(path: Path | str) -> list[dict[str, Any]]:
+    """The rows of a results CSV, none where there is no such file. InputError: no text, or its folder is missing."""
+    path = Path(path)
+    if not path.is_file():
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; make it, or choose another file")
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file that rows can be added to ({error}); choose another") from error
+
+
 def append_rows(path: Path | str, rows: list[dict[str, Any]]) -> None:
     """Add rows to a results CSV (made with a header when missing); columns that are new are added at the end."""
-    path = Path(path)
-    old: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open(newline="") as stream:
-            old = list(csv.DictReader(stream))
+    path, old = Path(path), read_rows(path)
     columns = list(dict.fromkeys(key for row in [*old, *rows] for key in row))
     with write_atomically(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, columns, restval="")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,7 @@ def read_npz(path: str | Path) -> Hand:
             note = json.loads(stored["refinement"].item()) if "refinement" in stored else None
             entries = {name: value.item() if value.ndim == 0 else value for name, value in values.items()}
             return Hand(**entries, refinement=None if note is None else Refinement.from_json_dict(note))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a hand written by densehand ({error}); write it again") from error
 
 

@@ -145,7 +145,7 @@ def _open(path: Path) -> Image.Image:
             raise InputError(f"{path}: HEIC and AVIF are not read; export the photo as JPEG") from error
         if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")) or head[8:12] == b"WEBP":
             raise InputError(f"{path}: truncated or damaged; copy or download it again") from error
-        raise InputError(f"{path}: not a picture that is read here; give {READABLE}") from error
+        raise InputError(f"{path}: not a picture that is read here; give {READABLE} (of a film, its frames)") from error
 
 
 def _too_large(path: Path, size: str) -> InputError:

@@ -145,7 +145,7 @@ def mesh_edges(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "e 2"]:
 def rotation_distance(
     rotation: Float[Tensor, "b 4"], target: Float[Tensor, "b 4"], robust: bool = True
 ) -> Float[Tensor, " b"]:
-    """Smooth distance of unit quaternions up to sign: ‖q q*ᵀ − …‖ as the smaller chord of q and −q."""
+    """Smooth distance of unit quaternions up to sign: the smaller of ‖q − q*‖ and ‖q + q*‖, or its square."""
     same = (rotation - target).square().sum(-1)
     other = (rotation + target).square().sum(-1)
     nearest = torch.minimum(same, other)

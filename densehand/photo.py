@@ -16,7 +16,7 @@ from densehand.errors import InputError
 class HandBox:
     """Where a hand is: x0, y0, x1, y1 in pixels, tight around its 21 keypoints, and its side where that is known."""
 
-    box: tuple[float, float, float, float]
+    box: Sequence[float] | Float[np.ndarray, "4"]
     side: str | None = None
 
 

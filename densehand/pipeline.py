@@ -30,14 +30,14 @@ import torch
 from jaxtyping import UInt8
 
 from densehand.camera import Crop, default_focal
-from densehand.crops import CropAnswer, CropReader, load_network, probability
+from densehand.crops import CropAnswer, CropReader, probability
 from densehand.errors import InputError
 from densehand.hand import HandModel
 from densehand.looks import MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
 from densehand.metrics import tight_box
-from densehand.network.zoo import resolve_device
+from densehand.network.zoo import open_model, resolve_device
 from densehand.photo import HandBox, Photo
-from densehand.rays import turn_to_box, turned, wrist_place
+from densehand.rays import turn_rotation, turn_to_box, wrist_place
 from densehand.refine.modes import FAST, parse_refine
 from densehand.result import Hand, faces_of, mirrored_if_left
 from densehand.selection import MIN_SCORE, combined_score, select_hands
@@ -86,9 +86,10 @@ class HandEstimator:
         if batch < 1:
             raise InputError(f"batch is 1 or more, not {batch}")
         self.device = resolve_device(device)
-        network = load_network(str(model), self.device) if isinstance(model, (str, Path)) else model.to(self.device)
+        network = open_model(str(model), self.device) if isinstance(model, (str, Path)) else model.to(self.device)
         self.network = network.eval()
-        self.name = network.config.name
+        file = isinstance(model, (str, Path)) and str(model).endswith(".safetensors")
+        self.name = Path(str(model)).name if file else network.config.name  # as results call what made them
         self.hand: HandModel = network.hand  # type: ignore[assignment]
         if hand is not None and hand != self.hand.name:
             self.hand = HandModel.load(hand).to(self.device)
@@ -130,7 +131,7 @@ class HandEstimator:
             InputError: no such picture or side, boxes together with whole_image, or a box that is malformed, empty or
                 outside the picture.
         """
-        checked = None if boxes is None else [b if isinstance(b, HandBox) else HandBox(tuple(b)) for b in boxes]  # type: ignore[arg-type]
+        checked = None if boxes is None else [b if isinstance(b, HandBox) else HandBox(b) for b in boxes]
         return self.estimate([Photo(image, checked, side, whole_image)])[0]
 
     @torch.no_grad()
@@ -248,7 +249,7 @@ class HandEstimator:
             joints_3d=joints,
             pose=answer.h["pose"],
             shape=answer.h["shape"],
-            rotation=turned(inside, answer.h["rotation"]),
+            rotation=turn_rotation(inside, answer.h["rotation"]),
             scale=scale,
             translation=wrist_place(scale, wrist, joints, focal, center),
             focal_px=focal,

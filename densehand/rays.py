@@ -13,7 +13,7 @@ from jaxtyping import Float
 from densehand.camera import unproject_pinhole
 
 NEAREST = 0.1
-"""The wrist is never nearer than this share of the hand's mean depth (a focal length far too short could have it so)."""
+"""The wrist is never nearer than this share of the hand's mean depth, however short the focal length."""
 
 
 def turn_to_ray(ray: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
@@ -34,7 +34,7 @@ def turn_to_box(
     return turn_to_ray(np.array([-x if mirrored else x, y, focal]))
 
 
-def turned(turn: Float[np.ndarray, "3 3"], rotation: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
+def turn_rotation(turn: Float[np.ndarray, "3 3"], rotation: Float[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
     """The quaternion [w, x, y, z] of `rotation` (of the same kind) followed by `turn`."""
     from densehand.hand.numpy_rotations import matrix_of, quaternions
 

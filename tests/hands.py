@@ -9,7 +9,7 @@ import torch
 from densehand.camera import default_focal
 from densehand.hand import HandModel
 from densehand.hand.keypoints import KEYPOINT_SOURCE
-from densehand.rays import turn_to_box, turned, wrist_place
+from densehand.rays import turn_rotation, turn_to_box, wrist_place
 from densehand.result import Hand, posed_mesh
 
 
@@ -41,7 +41,7 @@ def make_hand(
     middle, focal = np.array([width / 2, height / 2]), focal or default_focal(width, height)
     keypoints = joints[:, :2] * scale + wrist
     box = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)])
-    rotation = turned(turn_to_box(box, focal, middle, mirrored=side == "left"), rotation)
+    rotation = turn_rotation(turn_to_box(box, focal, middle, mirrored=side == "left"), rotation)
     vertices, joints, faces = posed_mesh(open_hand(), pose, shape, rotation, side)
     return Hand(
         side=side,

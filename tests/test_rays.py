@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import roma
 import torch
+from hands import make_hand, open_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densehand.camera import project_pinhole
 from densehand.data.labelled import place_flat
-from densehand.rays import NEAREST, turn_to_box, turn_to_ray, turned, wrist_place
+from densehand.rays import NEAREST, turn_rotation, turn_to_box, turn_to_ray, wrist_place
 from densehand.result import posed_mesh
-from hands import make_hand, open_hand
 
 slope = st.floats(-3, 3)
 
@@ -35,7 +35,7 @@ def test_turned_rotations_turn_the_mesh():
     hand = make_hand("left")
     turn = turn_to_ray(np.array([0.4, -0.3, 1]))
     mirrored = np.diag([-1.0, 1, 1]) @ turn @ np.diag([-1.0, 1, 1])
-    rotation = turned(mirrored, hand.rotation)
+    rotation = turn_rotation(mirrored, hand.rotation)
     vertices, joints, _ = posed_mesh(open_hand(), hand.pose, hand.shape, rotation, "left")
     np.testing.assert_allclose(vertices, hand.vertices @ turn.T, atol=1e-6)
     np.testing.assert_allclose(joints, hand.joints_3d @ turn.T, atol=1e-6)

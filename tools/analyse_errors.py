@@ -20,14 +20,15 @@ import numpy as np
 import torch
 
 from densehand.attributes import pose_group, sharpness, thirds, tone_group, typology_angle, view_group
-from densehand.crops import load_network
 from densehand.draw import draw_skeleton
 from densehand.evaluate import append_rows
+from densehand.export import write_picture
+from densehand.files import ensure_folder
 from densehand.hand.model import HandModel
 from densehand.metrics import pa_mpjpe
 from densehand.network.estimator import DHPE
 from densehand.network.mesh import decode
-from densehand.network.zoo import WEIGHTS_FOLDER, amend_card
+from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, open_model
 from densehand.revision import commit
 
 SEED = 20_261_121  # of the synthetic hands; training seeds are hashed pairs, so none equals it
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst hands")
     options = parser.parse_args()
     hand = HandModel.load("open")
-    network = load_network(options.model, torch.device("cpu")).eval()
+    network = open_model(options.model)
     size = network.config.input_size
     sets = {"synthetic": synthetic_hands(hand, size, options.synthetic)} if options.synthetic else {}
     if options.photos:
@@ -198,8 +199,7 @@ def main() -> None:
                 options.out, [{"model": network.config.name, "commit": commit(), "data": name, **r} for r in rows]
             )
         if options.sheets:
-            options.sheets.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(options.sheets / f"worst_{name}.png"), sheet(cases, found, error)[..., ::-1])
+            write_picture(ensure_folder(options.sheets) / f"worst_{name}.png", sheet(cases, found, error))
     if options.card:
         amend_card(WEIGHTS_FOLDER / f"{network.config.name}.safetensors", weak_groups=weak)
 

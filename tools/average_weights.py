@@ -6,13 +6,12 @@ python tools/average_weights.py runs/a/weights.safetensors runs/b/weights.safete
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 
 from densehand.errors import InputError
-from densehand.network.zoo import build_model, load_state, save_weights
+from densehand.network.zoo import build_model, card_beside, load_state, save_weights
 
 
 def mean_of(states: list[dict[str, torch.Tensor]], shares: list[float]) -> dict[str, torch.Tensor]:
@@ -41,8 +40,8 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", help="how much each counts; by default all alike")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    name = json.loads(options.weights[0].with_suffix(".json").read_text())["model"]
-    size = load_state(options.weights[-1], name)[1].input_size
+    name = card_beside(options.weights[0]).model
+    size = card_beside(options.weights[-1]).input_size
     shares = options.shares or [1.0] * len(options.weights)
     states = [load_state(path, name)[0] for path in options.weights]
     network = build_model(name)

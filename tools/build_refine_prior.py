@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from densehand.bench.refine import HELD_OUT
-from densehand.crops import load_network
 from densehand.files import write_atomically
 from densehand.hand.model import HandModel
+from densehand.network.zoo import open_model
 from densehand.refine.prior import error_covariance, state_errors
 from densehand.synth import Synthesizer
 
@@ -27,7 +27,7 @@ BATCH = 20
 @torch.no_grad()
 def errors_of(model: str, seed: int, hands: int) -> torch.Tensor:
     """State errors (hands, 62) of a model on the first hands of a seed."""
-    network = load_network(model, torch.device("cpu")).eval()
+    network = open_model(model)
     hand = HandModel.load("open")
     maker = Synthesizer(hand, size=network.config.input_size, seed=seed)
     parts = []

@@ -23,13 +23,12 @@ import numpy as np
 import torch
 
 from densehand.charts import draw
-from densehand.crops import load_network
 from densehand.evaluate import append_rows, measure, score_figures, summary
 from densehand.evaluation.calibrating import fit_all, judge, panels
 from densehand.evaluation.scores import Looks, background_looks, frame_looks, photo_looks, synthetic_looks
 from densehand.files import write_bytes
 from densehand.network.calibration import Calibration
-from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, load_state
+from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, load_state, open_model
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 
@@ -83,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     cv2.setNumThreads(1)
     path = Path(options.weights)
     path = path if path.suffix == ".safetensors" else WEIGHTS_FOLDER / f"{options.weights}.safetensors"
-    network = load_network(str(path), torch.device("cpu")).eval()
+    network = open_model(str(path))
     _, card = load_state(path, network.config.name)
     hands = gather({
         "photos": lambda: photo_looks(network, options.photos, options.hands),

@@ -13,14 +13,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from densehand.crops import load_network
 from densehand.data.fits import known_fits
 from densehand.data.photos import load_photos
 from densehand.data.records import records_from_photos
 from densehand.evaluation.scores import unseen_background
 from densehand.hand.model import HandModel
+from densehand.network.zoo import open_model
 from densehand.train.stream import load_backgrounds
 from densehand.train.validate import PLAIN, HeldBackPhotos
 
@@ -41,7 +39,7 @@ def main() -> None:
     records = records.select(records.masks.flatten(1).any(1).bool())
     backgrounds = load_backgrounds(options.backgrounds, wanted=unseen_background)
     for name in options.models:
-        network = load_network(name, torch.device("cpu"))
+        network = open_model(name)
         for what, how in (("as they are", PLAIN), ("before other backgrounds", replace(PLAIN, backdrop=1.0))):
             found = HeldBackPhotos(records, hand, network.config.input_size, how=how, backgrounds=backgrounds)(network)
             shown = "  ".join(f"{key} {found[key]:.2f}" for key in SHOWN)

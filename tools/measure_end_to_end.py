@@ -29,6 +29,7 @@ from densehand.errors import DependencyError
 from densehand.evaluate import append_rows
 from densehand.evaluation import mediapipe_hands
 from densehand.evaluation.end_to_end import Found, LabelledPhoto, Tally, Verdict, measuring_sets
+from densehand.export import write_picture
 from densehand.looks import PROPOSED
 from densehand.metrics import tight_box
 from densehand.pipeline import HandEstimator
@@ -86,7 +87,7 @@ def drawn(case: LabelledPhoto, found: Sequence[Found], verdict: Verdict, tile: i
 def write_sheet(path: Path, tiles: list[np.ndarray], columns: int = 6) -> None:
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    cv2.imwrite(str(path), np.vstack(rows)[..., ::-1])
+    write_picture(path, np.vstack(rows))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -20,11 +20,11 @@ import roma
 import torch
 from torch import Tensor
 
-from densehand.crops import load_network
 from densehand.evaluate import append_rows
 from densehand.hand.model import HandModel
 from densehand.metrics import palm_frame, view_consistency
 from densehand.network.mesh import skeleton_in_crop
+from densehand.network.zoo import open_model
 from densehand.refine.fast import refine_fast
 from densehand.revision import commit
 from densehand.synth import Synthesizer
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="nothing held, nothing before the hand, no other hand")
     parser.add_argument("--results", type=Path, help="results file (CSV) to add a row to")
     chosen = parser.parse_args()
-    network = load_network(chosen.model, torch.device("cpu"))
+    network = open_model(chosen.model)
     model = HandModel.load("open")
     bare = SynthConfig(object_share=0.0, occluder_share=0.0, other_before=0.0)
     size = network.config.input_size

@@ -12,9 +12,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from densehand.crops import load_network
 from densehand.evaluate import append_rows, by_source, measure
-from densehand.network.zoo import WEIGHTS_FOLDER, resolve_device, save_weights
+from densehand.network.zoo import WEIGHTS_FOLDER, open_model, save_weights
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 
@@ -40,7 +39,7 @@ def main() -> None:
     parser.add_argument("--note", help="how the run differed from its recipe")
     options = parser.parse_args()
 
-    network = load_network_unfused(options.weights)
+    network = open_model(str(options.weights), fuse=False)
     name, measured_at = network.config.name, commit()
     recipe = {"command": options.recipe, "commit": options.commit or measured_at, "seed": options.seed,
               "data": options.data, "hardware": options.hardware}  # fmt: skip
@@ -60,14 +59,6 @@ def main() -> None:
     append_rows(ROOT / "results" / "estimator.csv", rows)
     for row in rows:
         print(row)
-
-
-def load_network_unfused(weights: Path) -> Any:
-    """The network of a weights file with its batch norms apart, as weights files hold it."""
-    from densehand.network.zoo import load_model
-
-    name = load_network(str(weights), resolve_device("cpu")).config.name
-    return load_model(name, "cpu", path=weights, fuse=False)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,18 @@ import cv2
 import numpy as np
 import torch
 
-from densehand.crops import load_network
 from densehand.data.fits import Fits, project_fits, render_masks
 from densehand.data.photos import PhotoSet, load_photos
 from densehand.data.records import records_from_photos
 from densehand.draw import draw_skeleton
 from densehand.errors import DensehandError, InputError
 from densehand.evaluate import append_rows
+from densehand.export import write_picture
 from densehand.files import ensure_folder, write_atomically
 from densehand.hand.fit import aligned_error
 from densehand.hand.model import HandModel
-from densehand.network.fuse import fuse_batch_norms
 from densehand.network.mesh import MeshParameters
+from densehand.network.zoo import open_model
 from densehand.revision import commit
 from densehand.train.selflabel import LOOKS, Labelled, house_crop, label_photos, moved
 from densehand.views import Answers, look
@@ -40,9 +40,8 @@ TESTED = 300  # photos on which the labels of single looks are compared
 
 def look_at(model: str, photos: PhotoSet, size: int, lot: int = 256) -> Answers:
     """A network's answers to the looks at all photos, crops of `size`²."""
-    network = load_network(model, torch.device("cpu")).eval()
-    network.config = replace(network.config, input_size=size)
-    network = fuse_batch_norms(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = open_model(model)
+    network.config = replace(network.config, input_size=size or network.config.input_size)
     centre, half = house_crop(photos.keypoints)
     parts, began = [], time.monotonic()
     for rows in torch.arange(len(photos)).split(lot):
@@ -182,7 +181,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder with labels.jsonl and crops/")
     parser.add_argument("--split", default="train", choices=("train", "held-back", "all"))
     parser.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
-    parser.add_argument("--size", type=int, default=160, help="side of the crops that it looks at")
+    parser.add_argument("--size", type=int, default=0, help="side of the crops that it looks at; 0: its own")
     parser.add_argument("--out", type=Path, required=True, help="the labels, .npz, for densehand train --fits")
     parser.add_argument("--before", type=Path, help="the last round's, to compare with")
     parser.add_argument("--looks", type=Path, help="file to keep the network's answers in")
@@ -225,7 +224,7 @@ def run(options: argparse.Namespace) -> None:
         }
         for name, picture in pictures.items():
             if picture is not None:
-                cv2.imwrite(str(folder / f"{name}.png"), picture[..., ::-1])
+                write_picture(folder / f"{name}.png", picture)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from densehand.adapt.gather import Watch
 from densehand.adapt.stream import AdaptStream
-from densehand.errors import DensehandError, DependencyError, InputError
+from densehand.errors import DependencyError, InputError
 from densehand.network.estimator import DHPE
 from densehand.train.config import TrainConfig
 
@@ -17,6 +17,7 @@ try:
     import lightning
     from lightning.pytorch.callbacks import Callback
 
+    from densehand.train.checkpoints import DivergedError
     from densehand.train.module import Training
 except ImportError as error:
     raise DependencyError(f"adapting trains, which needs {error.name}: pip install 'densehand[train]'") from error
@@ -60,7 +61,7 @@ def learn(network: DHPE, stream: AdaptStream, config: TrainConfig, watch: Watch 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of workers that the loader, which only counts, does not need
             trainer.fit(module, DataLoader(range(config.steps), batch_size=None, shuffle=False))  # type: ignore[arg-type]
-    except (FloatingPointError, DensehandError) as error:
+    except DivergedError as error:
         raise InputError(f"the loss is no longer a number at --lr {config.lr:g}; give a smaller --lr") from error
     finally:
         log.setLevel(level)

@@ -16,13 +16,12 @@ from torch import Tensor
 from densehand.adapt.gather import HOUSE, Watch, find_photos, gather, hold_back, teacher_keypoints
 from densehand.adapt.labels import Keep, believable, label_error, pseudo_labels
 from densehand.adapt.stream import AdaptStream, Shares
-from densehand.crops import load_network
 from densehand.errors import InputError
 from densehand.export import picture_format, write_picture
 from densehand.files import ensure_folder
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
-from densehand.network.zoo import load_model, resolve_device, save_weights
+from densehand.network.zoo import open_model, resolve_device, save_weights
 from densehand.pipeline import HandEstimator
 from densehand.train.config import TrainConfig
 from densehand.train.selfsup import sheet
@@ -105,7 +104,7 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
     paths = find_photos(folder)
     backgrounds = load_backgrounds(config.backgrounds) if config.backgrounds else None
     device = resolve_device(config.device)
-    network = load_plain(config.model, device)
+    network = open_model(config.model, device, fuse=False)  # batch norms apart, so that it can be trained
     hand: HandModel = network.hand  # type: ignore[assignment]
     found = gather(paths, HandEstimator(network, device=str(device)), config.whole_image, watch)
 
@@ -150,13 +149,6 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
         save_weights(learnt, out, card=card(config, network, report))
         report.written = out
     return report
-
-
-def load_plain(model: str, device: torch.device) -> DHPE:
-    """A named model or weights file with its batch norms apart, so that it can be trained."""
-    path = Path(model) if model.endswith(".safetensors") else None
-    name = load_network(model, torch.device("cpu")).config.name if path else model
-    return load_model(name, device, path=path, fuse=False)
 
 
 def look_in_parts(

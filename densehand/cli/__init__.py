@@ -62,6 +62,10 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+INTERRUPTED = 130  # the shell's status of Ctrl-C
+STOPPED = "interrupted; files written so far are whole"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
@@ -71,6 +75,8 @@ def run(arguments: list[str]) -> int:
     """Run the command line; the exit status. Errors are one line on stderr each."""
     try:
         result = build_app()(arguments, prog_name="densehand", standalone_mode=False)
+        if result == INTERRUPTED:  # as typer puts it
+            say_error(STOPPED)
         return result if isinstance(result, int) else 0
     except DensehandError as error:
         say_error(str(error))
@@ -82,8 +88,8 @@ def run(arguments: list[str]) -> int:
             say_error(f"{message.rstrip('.')}; see '{context.command_path if context else 'densehand'} --help'")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        say_error("interrupted; files written so far are whole")
-        return 130
+        say_error(STOPPED)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         sys.stderr.close()
         return 1

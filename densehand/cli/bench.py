@@ -105,8 +105,8 @@ def refine(
 
     from densehand.bench import refine as bench
     from densehand.bench.curves import draw_curves
-    from densehand.crops import load_network
     from densehand.evaluate import append_rows
+    from densehand.network.zoo import open_model
 
     if hands == 0 and fixtures is None:
         raise typer.BadParameter("no synthetic hands are left and no --fixtures given", param_hint="--hands")
@@ -124,7 +124,7 @@ def refine(
             rows.append({"commit": commit, "data": data, "mode": mode, "threads": threads} | row)
 
     try:
-        network = load_network(model, torch.device("cpu")).eval()
+        network = open_model(model)
         typer.echo(f"{network.config.name}, {threads} threads, torch {torch.__version__}")
         typer.echo(f"{'data':10} {'mode':10} {'hands':>6} " + " ".join(f"{name:>9}" for name in _FIGURES))
         if hands:

@@ -110,8 +110,10 @@ def draw_tile(sample: Sample, image: np.ndarray) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
+    from densehand.camera import Crop
     from densehand.draw import LABEL_COLOURS, draw_skeleton
     from densehand.errors import DensehandError
+    from densehand.resample import crop_image
 
     box = sample.box if sample.box is not None and np.isfinite(sample.box).all() else None
     height, width = image.shape[:2]
@@ -121,16 +123,15 @@ def draw_tile(sample: Sample, image: np.ndarray) -> np.ndarray:
     else:
         side = max(1.5 * float((box[2:] - box[:2]).max()), 8.0)
         low = (box[:2] + box[2:]) / 2 - side / 2
-    zoom = TILE / side
-    matrix = np.array([[zoom, 0, -low[0] * zoom], [0, zoom, -low[1] * zoom]])
+    zoom, crop = TILE / side, Crop(tuple(low + side / 2), side / 2)
     colour = LABEL_COLOURS.get(sample.side or "", (96, 96, 96))
-    tile = cv2.warpAffine(image, matrix, (TILE, TILE), flags=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    tile = crop_image(image, crop, TILE)
     try:
         mask = sample.read_mask()
     except DensehandError:
         mask = None  # the report has counted it
     if mask is not None:
-        inside = cv2.warpAffine(mask.astype(np.uint8), matrix, (TILE, TILE), flags=cv2.INTER_NEAREST) > 0
+        inside = crop_image(np.repeat(mask.astype(np.uint8)[..., None] * 255, 3, axis=2), crop, TILE)[..., 0] > 127
         tile[inside] = tile[inside] // 2 + np.array([20, 110, 60], np.uint8)
     if box is not None:
         ends = ((box.reshape(2, 2) - low) * zoom).round().astype(int)

@@ -60,7 +60,7 @@ def evaluate(
 
     [b]Examples:[/b] densehand evaluate fixtures --model dhpe-lite
 
-    densehand evaluate FreiHAND_pub_v2 -d freihand --split evaluation --model dhpe --predictions hamer=pred.json
+    densehand evaluate FreiHAND_pub_v2 -d freihand --split evaluation --model dhpe-lite --predictions hamer=pred.json
     --report out
     """
     mode = refine_option(refine)
@@ -72,6 +72,12 @@ def evaluate(
 
         check_kind(consistency)
     options = {"refine": mode, "consensus": consensus, "hand": hand, "device": device}
+    if csv_file is not None:
+        from densehand.evaluate import append_rows, read_rows
+
+        if consistency:
+            raise typer.BadParameter("--consistency writes its figures with --report", param_hint="--csv")
+        read_rows(csv_file)  # a fault is told now, not when all is measured
     systems = open_systems(folder, dataset, split, limit, model or [], predictions or [], boxes, options)
     wanted = f"consistency-{consistency}" if consistency else "hands"
     journals = open_journals(report, wanted, systems, dataset, split, restart)
@@ -92,8 +98,6 @@ def evaluate(
     if report is not None:
         _write_report(report, results, dataset, split, whole=not limit)
     if csv_file is not None:
-        from densehand.evaluate import append_rows
-
         made = f"{mode} + consensus" if consensus else mode
         names = {result.system.name: made if "weights" in result.system.settings else "" for result in results}
         append_rows(csv_file, [{"model": r.pop("model"), "refine": names[n], "commit": commit, **r} for n, r in rows])

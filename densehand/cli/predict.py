@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    inputs: list[Path] = typer.Argument(..., metavar="INPUT...", help="Photos, or folders of photos."),
+    inputs: list[Path] = typer.Argument(..., metavar="INPUT...", readable=False, help="Photos, or folders of photos."),
     out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Folder for the results; made where missing."),
     model: str = typer.Option("dhpe-lite", help="Estimator ('densehand models' lists them), or a FILE.safetensors."),
     refine: str = typer.Option(FAST, metavar="MODE", help=f"Testing refinement of each hand: {MODES}."),
@@ -71,7 +71,7 @@ def predict(
     --write, NAME.<k>.glb and so on, k counting from 0. Photos of the same name: the later ones become NAME-2, NAME-3.
     A photo that cannot be read is named on stderr, the others are still done, and the exit status is 1.
 
-    --boxes takes {"NAME.jpg": [{"box": [x0, y0, x1, y1], "side": "left" | "right" | null}]}: boxes tight around the
+    --boxes takes {"NAME.jpg": [{"box": \\[x0, y0, x1, y1], "side": "left" | "right" | null}]}: boxes tight around the
     21 keypoints, in pixels of the upright photo.
 
     [b]Example:[/b] densehand predict photo.jpg holiday/ --out hands --write json,overlay,glb
@@ -177,7 +177,7 @@ def _write(item: _Item, hands: list[Hand], estimator: HandEstimator, out: Path, 
 
 
 class BoxFile:
-    """The file of `--boxes`: {"NAME.jpg": [{"box": [x0, y0, x1, y1], "side": "left" | "right" | null}, …], …}.
+    """The file of `--boxes`: {"NAME.jpg": [{"box": \\[x0, y0, x1, y1], "side": "left" | "right" | null}, …], …}.
 
     A photo is looked up by its path as given, else by its file name. An entry is checked when its photo is done, so
     that a bad entry harms no other photo.

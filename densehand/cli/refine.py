@@ -37,7 +37,9 @@ def register(app: typer.Typer) -> None:
 
 
 def refine(
-    images: list[Path] = typer.Argument(..., metavar="IMAGE...", help="Pictures, or folders of pictures."),
+    images: list[Path] = typer.Argument(
+        ..., metavar="IMAGE...", readable=False, help="Pictures, or folders of pictures."
+    ),
     predictions: list[Path] = typer.Option(
         ..., "--predictions", "-p", metavar="FILE.json", help="Their predictions, or folders of them; may be repeated."
     ),
@@ -57,7 +59,7 @@ def refine(
     the pictures must show one hand of a side each: nothing is written where one lacks it. Outputs are named as
     'densehand predict' names them.
 
-    --cameras is an object with, for each picture's file name, intrinsics (fx, fy, cx, cy in pixels), rotation (3×3) and
+    --cameras is an object with, for each picture's file name or path, intrinsics (fx, fy, cx, cy in pixels), rotation (3×3) and
     translation (metres), world → camera; see docs/refinement.md. Hands then come back in true size and place.
 
     [b]Example:[/b] densehand refine left.jpg right.jpg --predictions hands --views --out refined
@@ -152,7 +154,11 @@ def _read(path: Path, name: str, records: _Predictions, model: HandModel) -> _Pi
     if (height, width) != (document["height"], document["width"]):
         expected = f"{document['width']}×{document['height']}"
         raise InputError(f"{path}: has {width}×{height} pixels, but {file} is of {expected}; predict it again")
-    return _Picture(path, name, document, [Hand.from_json_dict(record, model) for record in document["hands"]])
+    try:
+        hands = [Hand.from_json_dict(record, model) for record in document["hands"]]
+    except InputError as error:
+        raise InputError(named(error, file)) from error
+    return _Picture(path, name, document, hands)
 
 
 def _each(picture: _Picture, model: HandModel) -> None:
@@ -174,10 +180,7 @@ def _together(
 
     known = None
     if cameras is not None:
-        missing = [picture.path for picture in pictures if picture.path.name not in cameras]
-        if missing:
-            raise InputError(f"{missing[0]}: no camera for it in --cameras; add it under {missing[0].name!r}")
-        known = [cameras[picture.path.name] for picture in pictures]
+        known = [_camera(picture.path, cameras, [picture.path.name for picture in pictures]) for picture in pictures]
     sides = sorted({hand.side for hand in pictures[0].hands}) if side == "auto" else [side]
     if not sides:
         raise InputError(f"{pictures[0].path}: no hand in its prediction; leave the picture out or predict it again")
@@ -188,6 +191,17 @@ def _together(
         refined = refine_views(model, hands, mode, known, radians)
         for picture, place, hand in zip(pictures, places, refined, strict=True):
             picture.hands[place] = hand
+
+
+def _camera(path: Path, cameras: dict[str, Any], names: list[str]) -> Any:
+    """The camera of a picture, under its path as given or its file name. InputError where there is none, or where the
+    name is not one picture's alone."""
+    found = cameras.get(str(path), cameras.get(path.name))
+    if found is None:
+        raise InputError(f"{path}: no camera for it in --cameras; add it under {path.name!r}")
+    if str(path) not in cameras and names.count(path.name) > 1:
+        raise InputError(f"{path}: several pictures have this name; name each by its path, {str(path)!r}, in --cameras")
+    return found
 
 
 def _only(picture: _Picture, side: str) -> int:

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def render(
-    inputs: list[Path] = typer.Argument(..., metavar="FILE.json...", help="Predictions, or folders of them."),
+    inputs: list[Path] = typer.Argument(
+        ..., metavar="FILE.json...", readable=False, help="Predictions, or folders of them."
+    ),
     out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Folder for the results; made where missing."),
     write: str = typer.Option("overlay", help="What to write, comma-separated: " + ", ".join(_FORMATS) + "."),
     photos: Path = typer.Option(None, metavar="DIR", help="Folder the photos lie in, for overlays."),

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from densehand.result import Hand
 
-FORMATS = ("json", "overlay", "glb", "obj", "npz", "mask", "depth")
+PER_HAND = {"glb": ".glb", "obj": ".obj", "npz": ".npz", "mask": ".mask.png", "depth": ".depth.png"}
+FORMATS = ("json", "overlay", *PER_HAND)
 DEFAULT_FORMATS = "json,overlay"
 
 
@@ -23,7 +24,8 @@ def write_outputs(
     hands: Sequence[Hand],
     image: np.ndarray | None,
 ) -> None:
-    """Write the formats asked for; the JSON goes last, so that where it is, the rest is too.
+    """Write the formats asked for; the JSON goes last, so that where it is, the rest is too. Files of these formats
+    that an earlier run wrote of hands that are no more are removed.
 
     Args:
         folder: existing output folder.
@@ -36,18 +38,16 @@ def write_outputs(
     from densehand import export
 
     size = document["height"], document["width"]
-    for k, hand in enumerate(hands):
-        for kind in formats:
-            if kind == "glb":
-                export.write_glb(folder / f"{name}.{k}.glb", hand)
-            elif kind == "obj":
-                export.write_obj(folder / f"{name}.{k}.obj", hand)
-            elif kind == "npz":
-                export.write_npz(folder / f"{name}.{k}.npz", hand)
-            elif kind == "mask":
-                export.write_mask(folder / f"{name}.{k}.mask.png", hand, size)
-            elif kind == "depth":
-                export.write_depth(folder / f"{name}.{k}.depth.png", hand, size)
+    for kind, suffix in PER_HAND.items():
+        if kind not in formats:
+            continue
+        write, more = getattr(export, f"write_{kind}"), (size,) if kind in ("mask", "depth") else ()
+        for k, hand in enumerate(hands):
+            write(folder / f"{name}.{k}{suffix}", hand, *more)
+        k = len(hands)
+        while (stale := folder / f"{name}.{k}{suffix}").is_file():  # an earlier run found more hands
+            stale.unlink()
+            k += 1
     if "overlay" in formats and image is not None:
         from densehand.draw import draw_overlay
 

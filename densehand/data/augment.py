@@ -188,8 +188,12 @@ def change_backdrop(
     across = x * arm[:, 1, None, None] - y * arm[:, 0, None, None]
     forearm = (along > -0.3 * palm) & (across.abs() < 0.5 * palm)
     reach = max(1, size // 32)
-    kept = F.max_pool2d(torch.maximum(silhouette, forearm.float())[:, None], 2 * reach + 1, 1, reach)
-    kept = F.avg_pool2d(kept, 2 * reach + 1, 1, reach, count_include_pad=False)
+    kept = torch.maximum(silhouette, forearm.float())[:, None]
+    windows = ((1, 2 * reach + 1), (0, reach)), ((2 * reach + 1, 1), (reach, 0))  # a square one costs far more
+    for window, padding in windows:
+        kept = F.max_pool2d(kept, window, 1, padding)
+    for window, padding in windows:
+        kept = F.avg_pool2d(kept, window, 1, padding, count_include_pad=False)
     changed = uniform((count, 1, 1, 1), 0, 1, generator, device) < how.backdrop
     changed = changed & silhouette.flatten(1).any(1)[:, None, None, None]
     behind = cut_backgrounds(backgrounds, count, size, generator)

@@ -60,13 +60,10 @@ def collect(net: DetectorNet, samples: list[Sample]) -> Evidence:
     detector = Detector(net, threshold=LOWEST, zoom="never")
     logit, hit, side_logit, right = [], [], [], []
     for sample in samples:
-        found = sorted(detector(sample.image), key=lambda d: -d.score)
-        by_score = {d.score: d for d in found}
-        for score, index, _ in match(found, sample):
-            logit.append(np.log(score / (1 - score)))
+        for d, index, _ in match(detector(sample.image), sample):
+            logit.append(np.log(d.score / (1 - d.score)))
             hit.append(index >= 0)
             if index >= 0:
-                d = by_score[score]
                 certainty = np.clip(d.side_score, 0.5, 1 - 1e-6)
                 side_logit.append(np.log(certainty / (1 - certainty)) * (1 if d.side == "right" else -1))
                 right.append(bool(sample.right[index]))

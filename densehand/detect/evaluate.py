@@ -33,6 +33,7 @@ from densehand.detect.data import (
 from densehand.detect.detector import Detection, Detector
 from densehand.detect.weights import NAME
 from densehand.evaluation.cases import PARTS, read_fixture
+from densehand.files import write_atomically
 from densehand.metrics import box_iou, tight_box
 from densehand.network.zoo import WEIGHTS_FOLDER, amend_card
 
@@ -82,24 +83,24 @@ def average_precision(hit: NDArray[np.bool_], score: NDArray[np.float64], hands:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def match(found: list[Detection], sample: Sample, threshold: float = 0.5) -> list[tuple[float, int, float]]:
-    """(score, matched hand or −1, IoU) of each detection that counts, best first; every hand is matched at most
+def match(found: list[Detection], sample: Sample, threshold: float = 0.5) -> list[tuple[Detection, int, float]]:
+    """(detection, matched hand or −1, IoU) for each of `found`, best first, that counts; every hand is matched at most
     once."""
     free = np.ones(len(sample.boxes), bool)
     results = []
-    for detection in sorted(found, key=lambda d: -d.score):
+    for detection in found:
         box = detection.box[None]
         overlaps = np.where(free, box_iou(box, sample.boxes)[0], -1.0) if len(free) else np.zeros(0)
         best = int(np.argmax(overlaps)) if len(overlaps) else -1
         if best >= 0 and overlaps[best] >= threshold:
             free[best] = False
-            results.append((detection.score, best, float(overlaps[best])))
+            results.append((detection, best, float(overlaps[best])))
             continue
         area = max(float(np.prod(box[0, 2:] - box[0, :2])), 1e-6)
         if len(sample.ignore) and np.max(intersections(box, sample.ignore)) > 0.5 * area:
             continue
         if sample.all_labelled:
-            results.append((detection.score, -1, 0.0))
+            results.append((detection, -1, 0.0))
     return results
 
 
@@ -111,17 +112,14 @@ def measure(detector: Detector, samples: Iterable[Sample], threshold: float = 0.
     for sample in samples:
         pictures, hands = pictures + 1, hands + len(sample.boxes)
         complete &= sample.all_labelled
-        found = detector(sample.image)
-        by_score = sorted(found, key=lambda d: -d.score)
-        for s, index, overlap in match(found, sample):
+        for found, index, overlap in match(detector(sample.image), sample):
             hit.append(index >= 0)
-            score.append(s)
-            if s >= threshold:
+            score.append(found.score)
+            if found.score >= threshold:
                 found_hands, alarms = found_hands + (index >= 0), alarms + (index < 0)
                 if index >= 0:
                     overlaps.append(overlap)
-                    side = next(d.side for d in by_score if d.score == s)
-                    sides.append((side == "right") == bool(sample.right[index]))
+                    sides.append((found.side == "right") == bool(sample.right[index]))
     nan = float("nan")
     return Scores(
         pictures,
@@ -144,9 +142,13 @@ def as_sample(picture: Picture, matrix: Points | None = None, size: tuple[int, i
     if matrix is None or size is None:
         matrix, size = np.eye(2, 3, dtype=np.float32), (image.shape[1], image.shape[0])
     else:
-        shift = matrix.copy()
+        scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+        finer = int(np.clip(np.ceil(1 / scale), 1, 4))  # cv2's warp samples points: what shrinks would alias
+        shift = matrix * finer
         shift[:, 2] += shift[:, :2] @ np.array([0.5, 0.5], np.float32) - 0.5
-        image = cv2.warpAffine(image, shift, size, flags=cv2.INTER_AREA, borderValue=(114, 114, 114))
+        fine = (size[0] * finer, size[1] * finer)
+        image = cv2.warpAffine(image, shift, fine, flags=cv2.INTER_LINEAR, borderValue=(114, 114, 114))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if finer > 1 else image
     hands: list[LabelledHand] = picture.hands
     return Sample(
         image,
@@ -241,24 +243,23 @@ def main(arguments: list[str] | None = None) -> None:
         sets["measuring fixtures"] = iter(fixture_samples(options.fixtures))
     again = Detector.load("cpu", threshold=options.threshold, path=options.weights)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with open(options.out, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        for name, samples in sets.items():
-            row = [name, *measure(detector, islice(samples, 0, None, options.every), options.threshold).row()]
-            writer.writerow(row)
-            print(",".join(row), flush=True)
-        for name, samples in again_sets.items():
-            scores = measure(again, islice(samples, 0, None, options.every), options.threshold)
-            # average precision wants detections of every score; this detector gives what it is asked to report
-            row = [f"{name}, looking again", *replace(scores, average_precision=float("nan")).row()]
-            writer.writerow(row)
-            print(",".join(row), flush=True)
+    table = [HEADER]
+    for name, samples in sets.items():
+        table.append([name, *measure(detector, islice(samples, 0, None, options.every), options.threshold).row()])
+        print(",".join(table[-1]), flush=True)
+    for name, samples in again_sets.items():
+        scores = measure(again, islice(samples, 0, None, options.every), options.threshold)
+        # average precision wants detections of every score; this detector gives what it is asked to report
+        table.append([f"{name}, looking again", *replace(scores, average_precision=float("nan")).row()])
+        print(",".join(table[-1]), flush=True)
+    with write_atomically(options.out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(table)
     if options.card:
-        with open(options.out, newline="", encoding="utf-8") as file:
-            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
         heading = f"held-back pictures, IoU 0.5, threshold {options.threshold:g}"
-        figures = {row.pop("set"): {key: float(value) for key, value in row.items()} for row in rows}
+        figures = {
+            row[0]: {key: float(value) for key, value in zip(HEADER[1:], row[1:], strict=True) if value}
+            for row in table[1:]
+        }
         amend_card(options.weights or WEIGHTS_FOLDER / f"{NAME}.safetensors", accuracy={heading: figures})
 
 

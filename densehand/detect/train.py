@@ -24,7 +24,7 @@ from densehand.detect.data import read_backgrounds, read_crops, read_frames
 from densehand.detect.losses import DetectorLosses, detector_losses, make_targets
 from densehand.detect.model import STRIDE, DetectorNet
 from densehand.detect.weights import NAME, load_net
-from densehand.files import write_bytes
+from densehand.files import write_atomically, write_bytes
 from densehand.network.backbone import EfficientNetLite0
 from densehand.network.imagenet import load_imagenet_trunk
 from densehand.network.zoo import load_state
@@ -152,8 +152,8 @@ def train(
 
     def save() -> None:
         state = {"net": net.state_dict(), "averaged": averaged.net.state_dict(), "optimiser": optimiser.state_dict()}
-        torch.save(state | {"spent": spent, "step": step, "seen": seen}, checkpoint.with_suffix(".new"))
-        checkpoint.with_suffix(".new").replace(checkpoint)
+        with write_atomically(checkpoint) as temporary:
+            torch.save(state | {"spent": spent, "step": step, "seen": seen}, temporary)
 
     begun, before, saved = time.monotonic(), spent, time.monotonic()
     totals = np.zeros((2, 6))  # sums of the losses and their number, of ordinary pictures and of close-ups
@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     device = torch.device(options.device)
-    net = train(
+    train(
         options.data,
         options.run,
         options.minutes,
@@ -213,7 +213,6 @@ def main(arguments: list[str] | None = None) -> None:
         options.seed,
         start=options.start,
     )
-    torch.save(net.state_dict(), options.run / "averaged.pt")
 
 
 if __name__ == "__main__":

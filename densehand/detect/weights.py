@@ -13,7 +13,7 @@ from torch import nn
 from densehand.detect.model import DetectorNet
 from densehand.errors import WeightsError
 from densehand.files import write_bytes
-from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, load_state
+from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, fill, load_state
 
 NAME = "detector"
 INPUT_SIZE = 256  # pixels of the photo's longer side in the network's eye
@@ -70,8 +70,5 @@ def load_net(path: str | Path | None = None) -> DetectorNet:
     path = WEIGHTS_FOLDER / f"{NAME}.safetensors" if path is None else Path(path)
     state, _ = load_state(path, NAME)
     net = DetectorNet()
-    wanted = {k: v.shape for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    if {k: v.shape for k, v in state.items()} != wanted:
-        raise WeightsError(f"{path}: weights of another version of the detector; reinstall densehand")
-    net.load_state_dict(state, strict=False)
+    fill(net, state, path, NAME)
     return net.eval()

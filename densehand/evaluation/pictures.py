@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from densehand.camera import Crop
 from densehand.errors import DensehandError
 from densehand.evaluation.cases import Case
 from densehand.evaluation.errors import PADDING, known_keypoints
 from densehand.hand.keypoints import BONES
+from densehand.resample import crop_image
 
 SIDE = 224  # pixels of the picture
 TRUTH, ESTIMATE = (60, 220, 90), (255, 70, 60)
@@ -33,8 +35,7 @@ def case_picture(case: Case, points: Float[np.ndarray, "21 2"] | None) -> Callab
         middle = np.array([width, height]) / 2 if case.box is None else (box[:2] + box[2:]) / 2
         side = max(PADDING * float((box[2:] - box[:2]).max()), 8.0)
         low, zoom = middle - side / 2, SIDE / side
-        matrix = np.array([[zoom, 0, -low[0] * zoom], [0, zoom, -low[1] * zoom]])
-        tile = cv2.warpAffine(image, matrix, (SIDE, SIDE), flags=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+        tile = crop_image(image, Crop(tuple(middle), side / 2), SIDE)
         if case.sample.keypoints_2d is not None:
             _skeleton(tile, (case.sample.keypoints_2d - low) * zoom, known_keypoints(case), TRUTH)
         if points is not None:

@@ -75,6 +75,8 @@ class Measured:
             own = dict(row["scores"])
             if lost and row["mask"] and ("mask_iou" in scores or not scores):
                 own["mask_iou"] = 0.0  # nothing was found where there is a hand
+            if lost and "px" in row["kinds"] and ("pck_box" in scores or not scores):
+                own["pck_box"] = 0.0
             picture = None
             if row["name"] in drawn:
                 case, points = drawn[row["name"]]

@@ -70,13 +70,13 @@ class ModelSystem:
     def answer(self, case: Case, image: UInt8[np.ndarray, "H W 3"] | None) -> Prediction | None:
         assert image is not None
         if self.boxes == LABELS and case.box is not None:
-            return self._timed(image, [HandBox(tuple(case.box.tolist()))])[0]  # type: ignore[arg-type]
+            return self._timed(image, [HandBox(case.box)])[0]
         if self._last is None or self._last[0] is not image:  # hands of one picture are found once
             self._last = image, self._timed(image, None)
         return match(case.box, self._last[1], case.labels)
 
     def crop(self, box: Float[np.ndarray, "4"], image: UInt8[np.ndarray, "H W 3"], padding: float) -> Prediction | None:
-        return self._timed(image, [HandBox(tuple(_grown(box, padding / PADDING).tolist()))])[0]  # type: ignore[arg-type]
+        return self._timed(image, [HandBox(_grown(box, padding / PADDING))])[0]
 
     def _timed(self, image: np.ndarray, boxes: list[HandBox] | None) -> list[Prediction]:
         start = time.perf_counter()

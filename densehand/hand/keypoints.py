@@ -1,6 +1,6 @@
 """The 21 keypoints of a hand, their names and bones, and the orders other datasets list them in.
 
-The house order (spec section 1, also FreiHAND's, HO-3D's evaluation order and OpenPose's): wrist, then thumb, index,
+The house order (also FreiHAND's, HO-3D's evaluation order and OpenPose's): wrist, then thumb, index,
 middle, ring, little, each from the palm to the tip.
 """
 

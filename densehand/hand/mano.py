@@ -7,8 +7,6 @@ be refused.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densehand.errors import DensehandError
+from densehand.files import ensure_folder, write_atomically
 from densehand.hand import rotations as roma
 from densehand.hand.anatomy import joint_frames, joint_limits
 from densehand.hand.keypoints import JOINT_PARENTS, KEYPOINT_SOURCE
@@ -145,17 +144,9 @@ def import_mano(path: str | Path, out: str | Path | None = None) -> Path:
     target = Path(out) if out is not None else user_data_dir() / "mano.npz"
     if target.suffix != ".npz":
         raise DensehandError(f"cannot write {target}: the name must end in .npz")
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".tmp", delete=False) as file:
-            temporary = file.name
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise DensehandError(f"cannot write {target}: {error.strerror or error}") from error
+    ensure_folder(target.parent)
+    with write_atomically(target) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     return target
 
 

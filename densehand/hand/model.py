@@ -62,7 +62,7 @@ class HandModel(nn.Module):
     """A parametric right hand.
 
     The 21 keypoints (`HandMesh.joints`) are the posed pivots of the 16 joints and the posed tip vertices, in the house
-    order: this is what MANO-annotated datasets publish. The skeleton matrices (spec section 2, f_Reg) are the buffers
+    order: this is what MANO-annotated datasets publish. The skeleton matrices (f_Reg, docs/hand.md) are the buffers
     `joint_regressor` (16 × V, applied to the hand at rest), `tip_selector` (5 × V, applied to the posed vertices) and
     `keypoint_order` (21 × 21, a permutation of [16 joints, 5 tips]).
 

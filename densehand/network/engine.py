@@ -5,6 +5,7 @@ those of a torch module whose batch norms are folded in, handed over by name. Wh
 pictures are of another size than the graph's, or gradients are wanted, torch runs the same network.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class GraphEngine(Shortcut):
     """
 
     def __init__(self, name: str, module: nn.Module):
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # newer versions report each start to their makers
         import onnxruntime
 
         graph = (GRAPHS / f"{name}.onnx").read_bytes()

@@ -1,6 +1,6 @@
 """Named models: build one, load one with the weights in the package, save one with its card.
 
-A function's or entry's name is the model's name. Weights are one safetensors file beside one JSON card; the card holds
+Weights are one safetensors file beside one JSON card; the card holds
 the file's SHA-256, how it was trained, its licence and its measured accuracy. `storage.py` says how weights are packed.
 """
 
@@ -155,10 +155,17 @@ def save_weights(
     return filled
 
 
-def load_card(name: str, folder: str | os.PathLike[str] | None = None) -> ModelCard:
-    """The card of a named model (default: of the package's weights)."""
-    path = Path(folder or WEIGHTS_FOLDER) / f"{get_config(name).name}.json"
-    return _read_card(path, name)
+def load_card(name: str) -> ModelCard:
+    """The card of a named model's packaged weights."""
+    return _read_card(WEIGHTS_FOLDER / f"{get_config(name).name}.json", name)
+
+
+def card_beside(weights: str | os.PathLike[str]) -> ModelCard:
+    """The card of a weights file; every fault of it is a ``WeightsError``."""
+    path = Path(weights).with_suffix(".json")
+    if not path.is_file():
+        raise WeightsError(f"{weights}: no model card beside it ({path.name}); keep the two files together")
+    return _read_card(path)
 
 
 def amend_card(weights: Path, **entries: Any) -> None:
@@ -169,7 +176,8 @@ def amend_card(weights: Path, **entries: Any) -> None:
     write_bytes(card, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _read_card(path: Path, name: str) -> ModelCard:
+def _read_card(path: Path, name: str | None = None) -> ModelCard:
+    """Of the model `name`, where that is given."""
     if not path.is_file():
         raise WeightsError(
             f"{path}: the card of model {name!r} is missing; "
@@ -183,7 +191,7 @@ def _read_card(path: Path, name: str) -> ModelCard:
         Calibration.from_card(card.calibration)  # a fault is told now, not when a photo is looked at
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path}: not a model card ({error}); reinstall densehand or write it anew") from None
-    if card.model != name:
+    if name is not None and card.model != name:
         raise WeightsError(
             f"{path}: the card is of model {card.model!r}, not {name!r}; give that model's name or its own file"
         )
@@ -220,6 +228,25 @@ def load_state(path: str | os.PathLike[str], name: str) -> tuple[dict[str, Tenso
         raise WeightsError(f"{path}: not a safetensors file ({error}); {remedy}") from None
 
 
+def fill(module: nn.Module, state: dict[str, Tensor], source: object, model: str) -> None:
+    """Put `state` into a network of that model; ``WeightsError`` names the source of weights that are not its own."""
+    wanted = {k: v.shape for k, v in module.state_dict().items() if is_stored(k)}
+    odd = sorted(k for k in wanted.keys() | state.keys() if k not in state or state[k].shape != wanted.get(k))
+    if odd:
+        raise WeightsError(
+            f"{source}: weights of another model, or version, than this {model!r} (first of {len(odd)} differences: "
+            f"{odd[0]}); give weights of {model!r}, or reinstall densehand"
+        )
+    module.load_state_dict(state, strict=False)
+
+
+def open_model(model: str, device: str | torch.device = "cpu", fuse: bool = True) -> DHPE:
+    """A named model, or the one that a weights file (`FILE.safetensors`) says it is of; see `load_model`."""
+    if not model.endswith(".safetensors"):
+        return load_model(model, device, fuse=fuse)
+    return load_model(card_beside(model).model, device, path=model, fuse=fuse)
+
+
 def load_model(
     name: str,
     device: str | torch.device = "cpu",
@@ -245,13 +272,7 @@ def load_model(
             f"{path}: trained with another hand model (named {card.hand!r}) than this one (named {given!r}); "
             "use weights trained with it, or the densehand they came with"
         )
-    wanted = {k: v.shape for k, v in model.state_dict().items() if is_stored(k)}
-    if {k: v.shape for k, v in state.items()} != wanted:
-        odd = sorted(k for k in wanted.keys() | state.keys() if k not in state or state[k].shape != wanted.get(k))
-        raise WeightsError(
-            f"{path}: weights of another version of {name!r} (first difference: {odd[0]}); reinstall densehand"
-        )
-    model.load_state_dict(state, strict=False)
+    fill(model, state, path, name)
     model.eval()
     model.calibration = Calibration.from_card(card.calibration)
     if not fuse:

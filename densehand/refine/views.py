@@ -21,7 +21,7 @@ from densehand.hand.articulate import ANGLES, SHAPE, TRANSLATION, TURN
 from densehand.hand.levenberg import Local, Solution, minimise
 from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters, decode, encode
-from densehand.rays import turn_to_box, turned, wrist_place
+from densehand.rays import turn_rotation, turn_to_box, wrist_place
 from densehand.refine.cameras import KnownCamera, KnownProblem
 from densehand.refine.fast import FastProblem, FastWeights
 from densehand.refine.modes import FAST, FAST_STEPS, FRAMES, VIEWS
@@ -166,7 +166,7 @@ def _columns(count: int, mode: str, known: bool) -> Int[Tensor, "v 62"]:
 def _encoded(hand: Hand, crop: Crop) -> Float[Tensor, "1 63"]:
     """h of a hand in its crop, which looks along the ray to it."""
     wrist = np.append(crop.to_crop(hand.wrist_px.astype(float)), 0.0)
-    rotation = turned(_turn(hand).T, hand.rotation)
+    rotation = turn_rotation(_turn(hand).T, hand.rotation)
     values = (hand.pose, hand.shape, rotation, np.float64(hand.scale / crop.half_side), wrist)
     return encode(MeshParameters(*(torch.as_tensor(value).double()[None] for value in values)))
 
@@ -185,7 +185,7 @@ def _posed(model: HandModel, hand: Hand, parameters: MeshParameters, rotation: n
 
 def _in_photo(model: HandModel, hand: Hand, crop: Crop, parameters: MeshParameters, k: int) -> Hand:
     """Row k in the photo, under the camera the hand has."""
-    moved = _posed(model, hand, parameters, turned(_turn(hand), parameters.rotation[k].numpy()), k)
+    moved = _posed(model, hand, parameters, turn_rotation(_turn(hand), parameters.rotation[k].numpy()), k)
     scale = float(parameters.scale[k]) * crop.half_side
     wrist = crop.to_image(parameters.translation[k, :2].numpy())
     place = wrist_place(scale, wrist, moved.joints_3d, hand.focal_px, hand.center_px)
@@ -196,7 +196,7 @@ def _in_camera(
     model: HandModel, hand: Hand, camera: KnownCamera, parameters: MeshParameters, turn: Tensor, wrist: Tensor, k: int
 ) -> Hand:
     """Row k in its known camera: `turn` is the (mirrored) camera's, `wrist` lies in its frame, metres."""
-    rotation = turned(turn.numpy(), parameters.rotation[k].numpy())
+    rotation = turn_rotation(turn.numpy(), parameters.rotation[k].numpy())
     moved = _posed(model, hand, parameters, rotation, k)
     place = mirrored_if_left(wrist.numpy(), hand.side)
     return replace(

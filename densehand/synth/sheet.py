@@ -34,7 +34,7 @@ def contact_sheet(pictures: UInt8[np.ndarray, "n s s 3"], columns: int | None = 
     return full.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
 
 
-def labels(batch: SynthBatch, index: int, name: str) -> dict[str, Any]:
+def labels(batch: SynthBatch, index: int, name: str, mask: str) -> dict[str, Any]:
     """One picture's labels as JSON values; keypoints_px in its pixels, the other units as in `SynthBatch`."""
     size = batch.images.shape[-1]
     family = int(batch.family[index])
@@ -46,6 +46,7 @@ def labels(batch: SynthBatch, index: int, name: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "image": name,
+        "mask": mask,
         "size": size,
         "side": "right",
         "keypoints_px": numbers(keypoints),
@@ -76,7 +77,7 @@ class FolderWriter:
             write_picture(self.folder / f"{stem}.png", pictures[index])
             write_picture(self.folder / f"{stem}.mask.png", masks[index])
             write_picture(self.folder / f"{stem}.depth.png", depths[index])
-            self.lines.append(json.dumps(labels(batch, index, f"{stem}.png")))
+            self.lines.append(json.dumps(labels(batch, index, f"{stem}.png", f"{stem}.mask.png")))
 
     def close(self) -> None:
         """Write the labels; last, so that a folder with labels is complete."""

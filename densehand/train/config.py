@@ -110,7 +110,7 @@ class TrainConfig:
 
 
 def paper_config(**changes: object) -> TrainConfig:
-    """The paper's own objective: squared norms, its six terms with hierarchical λ, nothing of ours but the mask."""
+    """The paper's own objective: squared norms, its six terms with hierarchical λ, nothing of ours."""
     weights = LossWeights(
         articulation=1.0, refiner=1.0, heatmaps=1.0, features=1.0, shape=1.0, laplacian=1.0, projection=0.0,
         coordinates=0.0, pose=0.0, shape_prior=0.0, rotation=0.0, side=0.0, hand=0.0, mask=0.0, robust=False,

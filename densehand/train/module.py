@@ -32,21 +32,22 @@ def objective(
     """The loss and the mean of each of its terms. Estimate and batch are of the same pictures."""
     w = config.weights
     terms: dict[str, Tensor] = {}
-    share = torch.tensor([0.3, 0.3, 1.0], device=batch.images.device)  # earlier iterates are only stepping stones
-
-    def over_iterates(values: list[Tensor]) -> Tensor:
-        return (torch.stack(values, -1) * share[-len(values) :]).sum(-1)
-
     skeletons, robust = estimate.skeletons, w.robust
+
+    def over_iterates(values: list[Tensor], papers: float) -> Tensor:
+        """The last counts fully, the iterates before it, only stepping stones, less: in the paper `papers`."""
+        earlier = torch.stack(values[:-1]).sum(0) if len(values) > 1 else 0.0
+        return (0.3 if robust else papers) * earlier + values[-1]
+
     terms["articulation"] = (
-        over_iterates([losses.articulation(y, batch.skeleton, robust) for y in skeletons]) * batch.trust
+        over_iterates([losses.articulation(y, batch.skeleton, robust) for y in skeletons], 0.0) * batch.trust
     )
     terms["projection"] = over_iterates(
-        [losses.keypoints_2d(y[..., :2], batch.keypoints, batch.keypoint_weight, robust) for y in skeletons]
+        [losses.keypoints_2d(y[..., :2], batch.keypoints, batch.keypoint_weight, robust) for y in skeletons], 0.0
     ) * (batch.is_right > 0)
     first, *refined = estimate.keypoints
     terms["refiner"] = over_iterates(
-        [losses.keypoints_2d(j, batch.keypoints, batch.keypoint_weight, robust) for j in refined]
+        [losses.keypoints_2d(j, batch.keypoints, batch.keypoint_weight, robust) for j in refined], 1.0
     ) * (batch.is_right > 0)
     terms["coordinates"] = losses.keypoints_2d(first, batch.keypoints, batch.keypoint_weight, robust)
     activation = network.config.heatmap_activation
@@ -56,7 +57,7 @@ def objective(
 
     final = decode(estimate.parameters[-1])
     terms["pose"] = losses.penalty((final.pose - batch.pose).unflatten(-1, (15, 3)), robust).mean(-1) * batch.trust
-    terms["shape_prior"] = (final.shape - batch.shape * batch.trust[:, None]).square().mean(-1) * batch.has_hand
+    terms["shape_prior"] = (final.shape - batch.shape * batch.trust[:, None]).square().mean(-1) * (batch.is_right > 0)
     terms["rotation"] = losses.rotation_distance(final.rotation, batch.rotation, robust) * batch.trust
     terms["side"] = losses.yes_no(estimate.side_logit, batch.is_right, batch.has_hand * side_balance(batch))
     terms["hand"] = losses.yes_no(estimate.hand_logit, batch.has_hand, torch.ones_like(batch.has_hand))

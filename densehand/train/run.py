@@ -86,11 +86,7 @@ def load_start(network: DHPE, path: Path) -> None:
         state = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
     else:
         state, _ = zoo.load_state(path, network.config.name)
-    state = {k: v for k, v in state.items() if not k.startswith("hand.")}
-    missing = [k for k in network.load_state_dict(state, strict=False).missing_keys if not k.startswith("hand.")]
-    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
-    if missing:
-        raise WeightsError(f"{path}: lacks {len(missing)} tensors of {network.config.name}, e.g. {missing[0]}")
+    zoo.fill(network, {k: v for k, v in state.items() if zoo.is_stored(k)}, path, network.config.name)
 
 
 def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path:

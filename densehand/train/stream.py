@@ -26,6 +26,7 @@ from densehand.data.photos import Skipped, load_photos, need_folder, read_pictur
 from densehand.data.records import Records, TrainingBatch, records_from_photos
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
+from densehand.images import find_images
 from densehand.train import ranks
 from densehand.train.config import TrainConfig
 
@@ -51,7 +52,7 @@ def load_backgrounds(
     """The wanted pictures of a folder at `size`²; damaged ones go to `skipped`. InputError where there is none."""
     pictures = []
     folder = need_folder(folder, "hand-free pictures")
-    for path in filter(wanted, sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.png"))):
+    for path in filter(wanted, find_images([folder])):
         picture = read_picture(path)
         if picture is not None:
             picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
@@ -59,7 +60,7 @@ def load_backgrounds(
         elif skipped is not None:
             skipped.add("pictures missing or damaged", path.name)
     if not pictures:
-        raise InputError(f"{folder}: no .jpg or .png picture to use as background")
+        raise InputError(f"{folder}: no picture in it can be used as background; give a folder of hand-free photos")
     return torch.from_numpy(np.stack(pictures))
 
 

@@ -49,7 +49,8 @@ def test_one_hand_per_box_in_order_and_consistent(estimator, image):
         np.testing.assert_array_equal(hand.box, np.float32(given_box.box))
         np.testing.assert_array_equal(hand.joints_3d[0], 0)
         assert np.linalg.norm(hand.rotation) == pytest.approx(1, abs=1e-5)
-        assert (hand.joints_3d[:, 2] + hand.translation[2]).mean() == pytest.approx(hand.focal_px / hand.scale, rel=1e-5)
+        depth = (hand.joints_3d[:, 2] + hand.translation[2]).mean()
+        assert depth == pytest.approx(hand.focal_px / hand.scale, rel=1e-5)
         assert hand.focal_px == pytest.approx(0.85 * 280) and hand.center_px.tolist() == [140, 100]
         wrist = project_pinhole(hand.joints_3d[:1], hand.translation, hand.focal_px, hand.center_px)
         np.testing.assert_allclose(wrist[0], hand.wrist_px, atol=1e-2)

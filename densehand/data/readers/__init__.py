@@ -14,6 +14,7 @@ import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from densehand.data.photos import need_folder
 from densehand.data.readers.common import BadLabel, Dataset
 from densehand.data.sample import Sample
 from densehand.errors import InputError
@@ -64,9 +65,7 @@ def read_dataset(name: str, root: Path | str, split: str | None = None) -> Itera
 
 
 def _resolve(name: str, root: Path | str, split: str | None) -> tuple[Dataset, Path, str]:
-    known, folder = dataset(name), Path(root)
+    known, folder = dataset(name), need_folder(root, dataset(name).title)
     if split is not None and split not in known.splits and not known.open_splits:
         raise InputError(f"{known.title} has no split {split!r}; known: {', '.join(known.splits)}")
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder that holds {known.title}")
     return known, folder, split or known.splits[0]

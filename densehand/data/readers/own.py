@@ -92,7 +92,7 @@ def _from_row(name: str, image: Path | bytes, row: dict[str, Any], mask: MaskSou
     if camera is None and row.get("intrinsics") is not None:
         camera = common.intrinsics(*get("intrinsics", 4))
     visible, valid, box = get("visible", 21), get("joints_valid", 21), get("box", 4)
-    visible = None if visible is None else visible > 0
+    visible, valid = _known(keypoints, visible), _known(joints, valid)
     if box is None and keypoints is not None:
         box = common.tight(keypoints, visible)
     return Sample(
@@ -103,11 +103,19 @@ def _from_row(name: str, image: Path | bytes, row: dict[str, Any], mask: MaskSou
         keypoints_2d=keypoints,
         visible=visible,
         joints_3d=joints,
-        joints_valid=None if valid is None else valid > 0,
+        joints_valid=valid,
         camera=camera,
         mask=mask,
         hand=_hand(row),
     )
+
+
+def _known(points: np.ndarray | None, said: np.ndarray | None) -> np.ndarray | None:
+    """Which points the row knows: those that are numbers, and, where it says so, visible or valid."""
+    if points is None:
+        return None if said is None else said > 0
+    known: np.ndarray = np.isfinite(points).all(axis=1)
+    return known if said is None else known & (said > 0)
 
 
 def _hand(row: dict[str, Any]) -> HandParameters | None:
