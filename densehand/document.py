@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from densehand.errors import InputError
-from densehand.files import reason
+from densehand.files import read_json
 from densehand.result import Hand
 
 SCHEMA = "densehand/1"
@@ -30,14 +29,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
         InputError: not readable, not JSON, not of this schema, or without the entries every document has.
     """
     path = Path(path)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)}); check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not JSON ({(str(error).splitlines() or ['too deep'])[0]}); write it with densehand predict"
-        ) from error
+    record = read_json(path, "write it with densehand predict")
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:
         raise InputError(f"{path}: schema {found!r}, not {SCHEMA!r}; write it with densehand predict")

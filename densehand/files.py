@@ -1,11 +1,13 @@
-"""Writing files whole or not at all, preparing the folder they go to, and the order files are read in."""
+"""Writing files whole or not at all, preparing the folder they go to, reading JSON, and the order files are read in."""
 
+import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from densehand.errors import InputError
 
@@ -66,3 +68,23 @@ def in_order(path: Path) -> list[tuple[int, str]]:
 def reason(error: OSError) -> str:
     """What the operating system says, in lower case and without the path."""
     return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def read_json(path: str | Path, remedy: str) -> Any:
+    """The JSON value in a file (UTF-8, with or without its mark).
+
+    Errors:
+        InputError: the file cannot be read, or is no JSON: `remedy` says what to do then.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)}); check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({first_line(error)}); {remedy}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line (JSON nested too deep says nothing)."""
+    return (str(error).splitlines() or ["too deep"])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -187,16 +186,10 @@ class BoxFile:
     """
 
     def __init__(self, path: Path) -> None:
-        from densehand.files import reason
+        from densehand.files import read_json
 
         self.path = path
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: the boxes cannot be read ({reason(error)}); check the path") from error
-        except (ValueError, RecursionError) as error:
-            detail = (str(error).splitlines() or ["too deep"])[0]
-            raise InputError(f"{path}: not JSON ({detail}); see 'densehand predict --help'") from error
+        entries = read_json(path, "see 'densehand predict --help'")
         if not isinstance(entries, dict):
             raise InputError(f'{path}: boxes are an object {{"NAME.jpg": [...]}}, not a {type(entries).__name__}')
         self.entries: dict[str, Any] = entries

@@ -59,8 +59,9 @@ def refine(
     the pictures must show one hand of a side each: nothing is written where one lacks it. Outputs are named as
     'densehand predict' names them.
 
-    --cameras is an object with, for each picture's file name or path, intrinsics (fx, fy, cx, cy in pixels), rotation (3×3) and
-    translation (metres), world → camera; see docs/refinement.md. Hands then come back in true size and place.
+    --cameras is an object with, for each picture's path or file name, intrinsics (fx, fy, cx, cy in pixels), rotation
+    (3×3) and translation (metres), world → camera; see docs/refinement.md. Hands then come back in true size and
+    place.
 
     [b]Example:[/b] densehand refine left.jpg right.jpg --predictions hands --views --out refined
     """

@@ -24,7 +24,7 @@ from densehand.document import SCHEMA
 from densehand.errors import InputError
 from densehand.evaluation.mediapipe_hands import SCHEMA as KEYPOINTS_SCHEMA
 from densehand.evaluation.prediction import Prediction
-from densehand.files import reason
+from densehand.files import first_line, reason
 from densehand.hand.keypoints import to_house_order
 from densehand.hand.model import HandModel
 from densehand.result import SIDES, Hand
@@ -75,7 +75,7 @@ def _read_file(path: Path, about: Reading, alone: bool) -> Predictions:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}); check the path") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({str(error).splitlines()[0]}); write the predictions again") from error
+        raise InputError(f"{path}: not JSON ({first_line(error)}); write the predictions again") from error
     documents = [content] if isinstance(content, dict) and "schema" in content else content
     if isinstance(documents, list) and documents and all(isinstance(d, dict) and "schema" in d for d in documents):
         return Predictions(pictures=[_document(path, i, d, about) for i, d in enumerate(documents, 1)])

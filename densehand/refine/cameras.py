@@ -7,11 +7,9 @@ cameras are mirrored (x → −x), as the crops are, so that the hand inside is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from densehand.camera import Crop, project_pinhole
 from densehand.errors import InputError
-from densehand.files import reason
+from densehand.files import read_json
 from densehand.hand import rotations as roma
 from densehand.hand.articulate import LOG_SCALE, TRANSLATION, TURN, place
 from densehand.hand.levenberg import Local
@@ -85,14 +83,7 @@ def read_cameras(path: str | Path) -> dict[str, KnownCamera]:
     Errors:
         InputError: the file cannot be read, is no such object, or a camera in it is malformed.
     """
-    path = Path(path)
-    try:
-        record: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: the cameras cannot be read ({reason(error)}); check the path") from error
-    except (ValueError, RecursionError) as error:
-        detail = (str(error).splitlines() or ["too deep"])[0]
-        raise InputError(f"{path}: not JSON ({detail}); see docs/refinement.md") from error
+    record = read_json(path, "see docs/refinement.md")
     if not isinstance(record, dict):
         raise InputError(f'{path}: cameras are an object {{"NAME.jpg": {{...}}}}, not a {type(record).__name__}')
     cameras = {}
