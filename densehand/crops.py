@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -144,7 +144,7 @@ class CropReader:
                 torch.from_numpy(np.stack([getattr(answer, name) for answer in part])).to(self.device)
                 for name in ("code", "keypoints", "weight")
             )
-            found = refine_fast(cast(HandModel, self.network.hand), h, keypoints, confidence)
+            found = refine_fast(self.network.hand, h, keypoints, confidence)
             rows = zip(part, self._meshes(found.h), _notes(FAST, found), strict=True)
             refined += [replace(answer, **mesh, refinement=note) for answer, mesh, note in rows]
         return refined
@@ -209,7 +209,7 @@ class CropReader:
 
     def _meshes(self, h: torch.Tensor, skeleton: torch.Tensor | None = None) -> list[dict[str, Any]]:
         """For each h, the entries of `CropAnswer` that follow from it; `skeleton`: its own in the crop, where known."""
-        meshes = Meshes(cast(HandModel, self.network.hand), self.hand, h, skeleton)
+        meshes = Meshes(self.network.hand, self.hand, h, skeleton)
         return [{"code": code, "meshes": meshes, "row": k} for k, code in enumerate(h.float().cpu().numpy())]
 
 

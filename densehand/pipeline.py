@@ -90,7 +90,7 @@ class HandEstimator:
         self.network = network.eval()
         file = isinstance(model, (str, Path)) and str(model).endswith(".safetensors")
         self.name = Path(str(model)).name if file else network.config.name  # as results call what made them
-        self.hand: HandModel = network.hand  # type: ignore[assignment]
+        self.hand = network.hand
         if hand is not None and hand != self.hand.name:
             self.hand = HandModel.load(hand).to(self.device)
         self.refine, self.focal, self.consensus = parse_refine(refine), focal, consensus

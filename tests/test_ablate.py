@@ -173,7 +173,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_what_is_done_is_kept(tmp_
     for name in ("PAPER_STEPS", "FAST_STEPS"):
         monkeypatch.setattr(f"densehand.ablation.run.{name}", (0, 1))
     # four steps make no realistic mesh, so the true ones stand in for the network's
-    monkeypatch.setattr("densehand.ablation.run.estimate_seeds", lambda network, hand, records, size: fits(records))
+    monkeypatch.setattr("densehand.ablation.run.estimate_seeds", lambda network, records, size: fits(records))
     assert command([*arguments, "--out", str(tmp_path / "whole"), "--curve-hands", "0"]) == 0
     step = module.Training.training_step
 

@@ -53,6 +53,17 @@ def test_own_folder_format_and_its_older_kin(tmp_path):
     assert len(list(read_dataset("densehand", tmp_path, "labels"))) == 7, "each file is a split"
 
 
+def test_numbers_that_are_not_known_are_null(tmp_path):
+    picture(tmp_path / "a.png")
+    gaps, space = projected().tolist(), JOINTS.tolist()
+    gaps[3], space[5] = [None, None], [None] * 3
+    row = {key: value for key, value in ROW.items() if key not in ("visible", "joints_valid")}
+    write(tmp_path / "labels.jsonl", json.dumps({"image": "a.png", **row, "keypoints_px": gaps, "joints_m": space}))
+    (sample,) = read_dataset("densehand", tmp_path)
+    assert sample.problem is None and not sample.visible[3] and not sample.joints_valid[5]
+    assert sample.visible.sum() == sample.joints_valid.sum() == 20
+
+
 def test_what_synth_writes_is_read(tmp_path):
     torch = pytest.importorskip("torch")
     from densehand.synth.batch import SynthBatch
@@ -73,6 +84,7 @@ def test_what_synth_writes_is_read(tmp_path):
     writer.close()
     (sample,) = read_dataset("densehand", tmp_path)
     assert sample.problem is None and sample.hand.model == "open" and sample.side == "right"
+    np.testing.assert_array_equal(sample.read_mask(), flags[0].numpy())
     import roma
 
     expected = roma.unitquat_to_rotvec(quaternion[0][[1, 2, 3, 0]].double()).numpy()

@@ -77,6 +77,10 @@ def test_results_files_grow_and_may_gain_columns(tmp_path):
     append_rows(path, [{"a": 2, "b": 3}])
     with path.open(newline="") as stream:
         assert list(csv.DictReader(stream)) == [{"a": "1", "b": ""}, {"a": "2", "b": "3"}]
+    path.write_bytes(b"\xff\xd8\xff\xe0")
+    for bad in (path, tmp_path / "none" / "results.csv"):
+        with pytest.raises(InputError, match=bad.name):
+            append_rows(bad, [{"a": 1}])
 
 
 # ---- the command

@@ -112,6 +112,7 @@ def test_misses_failures_and_what_a_system_never_tells(tmp_path):
     assert [np.isinf(hand.errors["pa_mm"]).all() for hand in hands] == [True, False, True, False, False, False]
     assert all(set(hand.errors) == {"px"} for hand in flat.hands()), "2D only: a miss is one in 2D only"
     assert [hand.source for hand in hands] == list("ababab")
+    assert [hand.scores["pck_box"] for hand in hands[:3]] == [0, 1, 0], "a miss fails every threshold"
 
 
 @pytest.mark.parametrize("cut", [0, 1, 25])

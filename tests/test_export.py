@@ -222,3 +222,13 @@ def test_a_folder_without_rights(tmp_path):
             ensure_folder(tmp_path)
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_file_cut_off_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    export.write_npz(path, make_hand())
+    whole = path.read_bytes()
+    for part in (whole[: len(whole) // 2], whole[:40], b""):
+        path.write_bytes(part)
+        with pytest.raises(InputError, match="write it again"):
+            export.read_npz(path)

@@ -70,7 +70,7 @@ def test_weights_of_another_network_are_refused():
 def test_without_onnx_runtime_torch_answers(monkeypatch, lite):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)  # importing it raises ImportError
     alone = load_model("dhpe-lite")
-    assert alone.engine is None and engines.evidence_engine("dhpe-lite", alone.evidence) is None
+    assert alone.engine is None and engines.engine("dhpe-lite", engines.EvidenceGraph(alone.evidence)) is None
     images = torch.rand(1, 3, 160, 160)
     with torch.no_grad():
         torch.testing.assert_close(alone(images).features, lite(images).features, rtol=1e-4, atol=1e-4)

@@ -89,7 +89,13 @@ def test_known_cameras_give_true_places(pair):
     (a,), (b,) = (hands_in(folder / "out" / f"{name}.json") for name in "ab")
     worlds = [(h.translation - c.translation) @ c.rotation for h, c in zip((a, b), cameras, strict=True)]
     np.testing.assert_allclose(worlds[0], worlds[1], atol=1e-5)
-    del entries["b.png"]
+    for name in "ab":  # by their paths
+        entries[str(folder / f"{name}.png")] = entries.pop(f"{name}.png")
+    (folder / "cameras.txt").write_text(json.dumps(entries))
+    assert run([*arguments, "--cameras", str(folder / "cameras.txt")]) == 0
+    np.testing.assert_allclose(hands_in(folder / "out" / "a.json")[0].translation, a.translation)
+    np.testing.assert_allclose(a.project(a.joints_3d), cameras[0].pixels(a.joints_3d + a.translation), atol=0.01)
+    del entries[str(folder / "b.png")]
     (folder / "cameras.txt").write_text(json.dumps(entries))
     assert run([*arguments, "--cameras", str(folder / "cameras.txt")]) == 1
 

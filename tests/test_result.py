@@ -100,6 +100,19 @@ def test_json_of_another_hand_model_is_refused():
     record["shape"][0] += 1.0
     with pytest.raises(InputError, match="--hand"):
         Hand.from_json_dict(record, open_hand())
+    wild = make_hand().to_json_dict() | {"pose": [1e30] * 45}
+    with pytest.raises(InputError, match="--hand"), np.errstate(all="ignore"):
+        Hand.from_json_dict(wild, open_hand())
+
+
+def test_a_known_camera_draws_as_it_sees(tmp_path):
+    hand = dataclasses.replace(make_hand(turn=(0.5, 0.6, 0)), pinhole=True)
+    seen = project_pinhole(hand.joints_3d, hand.translation, hand.focal_px, hand.center_px)
+    np.testing.assert_allclose(hand.project(hand.joints_3d), seen, atol=1e-3)
+    again = Hand.from_json_dict(json.loads(json.dumps(hand.to_json_dict())), open_hand())
+    assert again.pinhole and not Hand.from_json_dict(make_hand().to_json_dict(), open_hand()).pinhole
+    export.write_npz(tmp_path / "a.npz", hand)
+    assert export.read_npz(tmp_path / "a.npz").pinhole
 
 
 @pytest.mark.parametrize(
@@ -109,6 +122,9 @@ def test_json_of_another_hand_model_is_refused():
         ({"pose": np.zeros(44)}, "pose"),
         ({"keypoints_2d": np.full((21, 2), np.nan)}, "keypoints_2d"),
         ({"score": float("inf")}, "score"),
+        ({"scale": -1.0}, "scale"),
+        ({"focal_px": 0.0}, "focal_px"),
+        ({"translation": np.array([0, 0, -0.5])}, "translation"),
     ],
 )
 def test_a_hand_checks_its_fields(change, word):
@@ -189,8 +205,9 @@ def test_document_round_trip_and_refusals(tmp_path):
     record = document("photos/a.jpg", 320, 240, "dhpe-lite", [make_hand()])
     assert list(record) == ["schema", "image", "width", "height", "model", "hands"]
     assert record["schema"] == "densehand/1"
-    path.write_text(json.dumps(record))
-    assert read_document(path) == record
+    for mark in ("", "\ufeff"):  # as some editors begin a file
+        path.write_text(mark + json.dumps(record), encoding="utf-8")
+        assert read_document(path) == record
     refused = [
         "",
         "[]",

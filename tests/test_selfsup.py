@@ -262,7 +262,7 @@ def test_the_networks_estimates_come_in_units_of_the_picture(hand):
             assert crops.shape[1:] == (3, 64, 64)
             return SimpleNamespace(parameters=[answers.pop(0)])
 
-    found = estimate_seeds(Oracle(), hand, records, size=64, batch=2)
+    found = estimate_seeds(Oracle(), records, size=64, batch=2)
     for name in ("pose", "shape", "rotation", "scale", "translation"):
         torch.testing.assert_close(getattr(found, name), getattr(truth, name), atol=1e-5, rtol=1e-5)
     assert modes == ["eval", True]

@@ -137,7 +137,7 @@ def test_another_model_s_file_is_refused(saved):
     with pytest.raises(WeightsError, match="'dhpe-lite', not 'dhpe-r50'"):
         load_model("dhpe-r50", path=saved, hand=DummyHand())
     rewrite_card(saved, model="dhpe-r50")  # even with a forged card the tensors do not fit
-    with pytest.raises(WeightsError, match="another version"):
+    with pytest.raises(WeightsError, match="another model, or version"):
         load_model("dhpe-r50", path=saved, hand=DummyHand())
 
 

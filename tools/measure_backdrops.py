@@ -3,7 +3,7 @@
     python tools/measure_backdrops.py --photos PHOTOS --backgrounds BACKGROUNDS [WEIGHTS ...]
 
 Every hand is kept by the outline of the hand model fitted to the teacher's keypoints (with a soft seam and a band for
-the forearm, `data/augment.py`) and put before a piece of a background that no training saw. Errors against the
+the forearm, `data/augment.py`) and put before a piece of a background that is held back. Errors against the
 teacher's keypoints carried to ours, pixels of a 224-px crop.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ def refined(network: DHPE, images: Tensor, estimate: Estimate, mode: str, steps:
     if mode == "off" or steps == 0:
         return estimate.parameters[-1]
     if mode == FAST:
-        hand = cast(HandModel, network.hand)
+        hand = network.hand
         given: dict[str, Any] = {} if steps is None else {"iterations": steps}
         h, confidence = estimate.parameters[-1], estimate.keypoint_confidence
         return refine_fast(hand, h, estimate.keypoints[-1], confidence, **given).h
@@ -111,12 +111,12 @@ def measure(
     for batch, truth in zip(hands.batches, hands.joints, strict=True):
         estimate = network(batch.images)
         h = refined(network, batch.images, estimate, mode, steps)
-        flat = skeleton_in_crop(network.hand, h)  # type: ignore[arg-type]
+        flat = skeleton_in_crop(network.hand, h)
         pixels.append((flat[..., :2] - batch.keypoints).norm(dim=-1) * PIXELS)
         evidence.append((estimate.keypoints[-1] - batch.keypoints).norm(dim=-1) * PIXELS)
         near.append(losses.hierarchical_weight(flat, batch.keypoints, batch.keypoint_weight))
         parameters = decode(h)
-        metres = cast(HandModel, network.hand).skeleton(parameters.pose, parameters.shape, parameters.rotation)
+        metres = network.hand.skeleton(parameters.pose, parameters.shape, parameters.rotation)
         found = metres.double().cpu().numpy() * 1000.0
         aligned.append(aligned_errors(found, truth))
         scaled.append(scaled_errors(found, truth))

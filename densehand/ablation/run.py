@@ -245,7 +245,7 @@ class Ablation:
         if not told.is_file():
             source = self.real[0] if self.real else pool
             looked = Records(**{name: value[:SEEDS_LOOKED_AT] for name, value in vars(source).items()})
-            found = estimate_seeds(cast(DHPE, module.average.module), self.hand, looked, options.size)
+            found = estimate_seeds(cast(DHPE, module.average.module), looked, options.size)
             how = Reseeding(error=options.seed_error, start=0.0)
             good = int(check_seeds(self.hand, looked, found, how).good.sum())
             count = min(options.children, how.children * good)

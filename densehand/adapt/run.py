@@ -19,7 +19,6 @@ from densehand.adapt.stream import AdaptStream, Shares
 from densehand.errors import InputError
 from densehand.export import picture_format, write_picture
 from densehand.files import ensure_folder
-from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
 from densehand.network.zoo import open_model, resolve_device, save_weights
 from densehand.pipeline import HandEstimator
@@ -105,7 +104,7 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
     backgrounds = load_backgrounds(config.backgrounds) if config.backgrounds else None
     device = resolve_device(config.device)
     network = open_model(config.model, device, fuse=False)  # batch norms apart, so that it can be trained
-    hand: HandModel = network.hand  # type: ignore[assignment]
+    hand = network.hand
     found = gather(paths, HandEstimator(network, device=str(device)), config.whole_image, watch)
 
     images = found.images.to(device)

@@ -22,32 +22,27 @@ def info(
 
     [b]Example:[/b] densehand hand info --hand open --limits
     """
-    import numpy as np
-    import torch
-
     from densehand.hand import HandModel
-    from densehand.hand.keypoints import JOINT_NAMES
+    from densehand.hand.info import describe
 
-    model = HandModel.load(hand)
-    flat = model.skeleton(torch.zeros(45), torch.zeros(10))
-    finger = torch.linalg.vector_norm(flat[[10, 11, 12]] - flat[[9, 10, 11]], dim=-1).sum()
-    palm = torch.linalg.vector_norm(flat[9] - flat[0])
+    facts = describe(HandModel.load(hand))
+    knuckle, tip = facts["wrist_to_middle_knuckle_mm"], facts["wrist_to_middle_tip_mm"]
+    uvs, names = facts["texture_coordinates"], ", ".join(facts["shape_names"])
     lines = {
-        "name": model.name,
-        "mesh": f"{len(model.template)} vertices, {len(model.faces)} triangles",
-        "texture": f"{len(model.uv)} UV points" if len(model.uv) else "no UVs",
-        "pose": f"{len(model.parents) - 1} joints × axis-angle = 45 numbers",
-        "pose blend shapes": "yes" if model.pose_dirs.shape[-1] else "no",
-        "shape": f"{model.shape_dirs.shape[-1]} directions (standard deviations)",
-        "length": f"wrist to middle fingertip {(palm + finger) * 1000:.0f} mm, to its knuckle {palm * 1000:.0f} mm",
+        "name": facts["name"],
+        "mesh": f"{facts['vertices']} vertices, {facts['faces']} triangles, {'' if facts['closed'] else 'not '}closed",
+        "texture": f"{uvs} UV points" if uvs else "no UVs",
+        "pose": f"{facts['joints'] - 1} joints × axis-angle = {facts['pose']} numbers",
+        "pose blend shapes": "yes" if facts["pose_correctives"] else "no",
+        "shape": f"{facts['shape']} directions (standard deviations)" + (f": {names}" if names else ""),
+        "length": f"wrist to middle fingertip {tip:.0f} mm, to its knuckle {knuckle:.0f} mm",
     }
     for name, value in lines.items():
         typer.echo(f"{name + ':':<20}{value}")
     if limits:
         typer.echo(f"\n{'joint':<12}{'flexion':>14}{'abduction':>14}{'twist':>14}   degrees")
-        lower, upper = (np.rad2deg(v.numpy()) for v in (model.limits_lower, model.limits_upper))
-        for joint, low, high in zip(JOINT_NAMES[1:], lower, upper, strict=True):
-            cells = (f"{a:.0f} … {b:.0f}" for a, b in zip(low, high, strict=True))
+        for joint, (low, high) in facts["limits_degrees"].items():
+            cells = (f"{a} … {b}" for a, b in zip(low, high, strict=True))
             typer.echo(f"{joint:<12}" + "".join(f"{cell:>14}" for cell in cells))
 
 

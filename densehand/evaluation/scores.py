@@ -187,7 +187,7 @@ def _spread(available: int, wanted: int) -> Iterator[int]:
 
 
 def unseen_background(path: Path) -> bool:
-    """Whether a hand-free picture is none that the networks saw in training, or that shows a hand."""
+    """Whether a hand-free picture is held back from training (of `tools/gather_backgrounds.py`) and shows no hand."""
     return not path.stem.isdigit() or background_selected(int(path.stem), held_back=True)
 
 

@@ -27,7 +27,8 @@ OPEN_SHAPE_NAMES: tuple[str, ...] = (
 
 
 def describe(model: HandModel) -> dict[str, Any]:
-    """Facts about a hand model as plain Python values (JSON-ready): counts, sizes in mm, limits in degrees."""
+    """Facts about a hand model as plain Python values (JSON-ready): counts, sizes in mm, limits (least and greatest
+    flexion, abduction, twist) in degrees."""
     zero = model.mean_pose.new_zeros
     flat = model(zero(45), zero(10))
     points = flat.joints * 1000
@@ -47,7 +48,7 @@ def describe(model: HandModel) -> dict[str, Any]:
         "wrist_to_middle_tip_mm": round(float((points[12] - points[0]).norm()), 1),
         "knuckle_breadth_mm": round(float((points[5] - points[17]).norm()), 1),
         "limits_degrees": {
-            name: [[round(float(a)), round(float(b))] for a, b in zip(lower[i], upper[i], strict=True)]
+            name: (lower[i].round().int().tolist(), upper[i].round().int().tolist())
             for i, name in enumerate(JOINT_NAMES[1:])
         },
     }

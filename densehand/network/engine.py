@@ -97,11 +97,6 @@ def to_batch(pixels: UInt8[np.ndarray, "b h w 3"], device: torch.device | str) -
     return torch.from_numpy(planes / np.float32(255)).to(device)
 
 
-def evidence_engine(name: str, net: nn.Module) -> GraphEngine | None:
-    """The engine of a named model's f_E2D, batch norms folded in; None where there is none."""
-    return engine(name, EvidenceGraph(net))
-
-
 def engine(name: str, module: nn.Module) -> GraphEngine | None:
     """The engine of a named network, or None where it cannot be had: torch gives the same answers, only later."""
     try:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from densehand.errors import InputError
+from densehand.hand.model import HandModel
 from densehand.network.calibration import Calibration
 from densehand.network.config import DHPEConfig
 from densehand.network.engine import GraphEngine
@@ -40,10 +41,12 @@ class DHPE(nn.Module):
     float32.
     """
 
+    hand: HandModel
+
     def __init__(self, config: DHPEConfig, hand: nn.Module):
         super().__init__()
         self.config = config
-        self.hand = hand
+        self.hand = hand  # type: ignore[assignment]
         self.calibration = Calibration()  # of its card, where weights were loaded; `forward` gives raw scores
         self.evidence = EvidenceNet(config)
         self.engine: GraphEngine | None = None  # runs the evidence of pictures that it takes; `load_model` sets it

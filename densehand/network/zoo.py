@@ -23,7 +23,7 @@ from densehand.hand.model import HandModel
 from densehand.network.backbone import ConvBN
 from densehand.network.calibration import Calibration
 from densehand.network.config import CONFIGS, DHPEConfig
-from densehand.network.engine import evidence_engine
+from densehand.network.engine import EvidenceGraph, engine
 from densehand.network.estimator import DHPE
 from densehand.network.fuse import fuse_batch_norms
 from densehand.network.imagenet import load_imagenet_trunk
@@ -279,6 +279,6 @@ def load_model(
         return model.to(target)
     model = fuse_batch_norms(model).to(target)
     if target.type == "cpu":
-        model.engine = evidence_engine(config.name, model.evidence)
+        model.engine = engine(config.name, EvidenceGraph(model.evidence))
         model.single = SingleRegressor(model.regressor, model.hand) if isinstance(model.hand, HandModel) else None
     return model

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from densehand import losses
-from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE, Estimate
 from densehand.network.mesh import NUM_PARAMETERS, POSE, ROTATION, SCALE, SHAPE, TRANSLATION, decode, skeleton_in_crop
 from densehand.refine.modes import PAPER_STEPS
@@ -64,7 +63,7 @@ def refinement_energy(
 ) -> Float[Tensor, " b"]:
     """The energy of eq. 13, one number a hand. The costly terms are left out where their weight is 0."""
     target, confidence = estimate.keypoints[-1], estimate.keypoint_confidence
-    skeleton = skeleton_in_crop(network.hand, h)  # type: ignore[arg-type]
+    skeleton = skeleton_in_crop(network.hand, h)
     distance = (skeleton[..., :2] - target).square().sum(-1)
     energy = weights.skeleton * (confidence * distance).sum(-1)
     start = estimate.parameters[-1]
@@ -76,7 +75,7 @@ def refinement_energy(
         energy = energy + weights.features * (inside - estimate.features).square().sum(-1)
     if weights.laplacian:
         vertices = network.mesh(h)[0] / decode(h).scale[:, None, None]
-        hand = cast(HandModel, network.hand)
+        hand = network.hand
         edges = losses.mesh_edges(hand.faces) if edges is None else edges
         energy = energy + weights.laplacian * losses.laplacian(vertices, edges, hand.template)
     return energy
@@ -101,7 +100,7 @@ def refine_estimate(
     """
     weights = weights or RefineWeights()
     images, estimate = plain(images), detached(estimate)
-    edges = losses.mesh_edges(cast(HandModel, network.hand).faces)
+    edges = losses.mesh_edges(network.hand.faces)
 
     def look(h: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -124,7 +123,7 @@ def refine_estimate(
         pace = torch.where(taken, (pace * 1.5).clamp(max=1.0), pace / 5)
         count = count + taken[:, 0]
         watch(h)
-    first, last = (skeleton_in_crop(network.hand, v)[..., :2] for v in (start, h))  # type: ignore[arg-type]
+    first, last = (skeleton_in_crop(network.hand, v)[..., :2] for v in (start, h))
     return Refined(
         h=h,
         steps=count,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
@@ -15,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from densehand import losses
 from densehand.data.records import TrainingBatch
-from densehand.hand.model import HandModel
 from densehand.network.mesh import decode
 from densehand.train import ranks
 from densehand.train.checkpoints import DivergedError, advice
@@ -104,7 +103,7 @@ def mask_terms(network: DHPE, estimate: Estimate, batch: TrainingBatch, config: 
             weight = losses.hierarchical_weight(skeleton, batch.keypoints[chosen], batch.keypoint_weight[chosen])
             terms["shape"] = losses.shape(rendered, batch.silhouette[chosen]) * (weight if w.hierarchical else 1.0)
         if w.laplacian:
-            hand = cast(HandModel, network.hand)
+            hand = network.hand
             vertices = network.mesh(h)[0] / decode(h).scale[:, None, None]
             terms["laplacian"] = losses.laplacian(vertices, losses.mesh_edges(hand.faces), hand.template)
     if ranks.world() > 1:  # the mean over processes is to be the mean over all chosen pictures

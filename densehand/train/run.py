@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from densehand.errors import DependencyError, InputError, WeightsError
 from densehand.files import ensure_folder, reason, write_bytes
@@ -34,24 +34,6 @@ try:
     from densehand.train.module import Training
 except ImportError as error:
     raise DependencyError(f"training needs {error.name}: pip install 'densehand[train]'") from error
-
-
-class Steps(Dataset[int]):
-    """As many items as a run has steps. What they say is of no account: a step makes its batch from its own number.
-
-    A resumed run reads them from the first one again, while Lightning goes on counting within the epoch.
-    """
-
-    def __init__(self, count: int):
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        if index >= len(self):
-            raise IndexError(index)
-        return index
 
 
 def build(config: TrainConfig) -> tuple[Training, torch.device]:
@@ -137,8 +119,8 @@ def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path
         clear_remains(out)
         write_bytes(out / "config.json", json.dumps(asdict(config), indent=1).encode())
         trainer.callbacks[:0] = watchers(config, module, device, progress)  # type: ignore[attr-defined]
-    loader = DataLoader(Steps(config.steps), batch_size=None, shuffle=False)
-    # batches come from the step number, so there is no state of a loader to lose
+    loader: DataLoader[int] = DataLoader(range(config.steps), batch_size=None, shuffle=False)  # type: ignore[arg-type]
+    # what it counts is of no account: batches come from the step number, so there is no state of a loader to lose
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     try:
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)

@@ -71,7 +71,7 @@ def parameters_of(records: Records) -> MeshParameters:
 
 
 @torch.no_grad()
-def estimate_seeds(network: DHPE, hand: HandModel, records: Records, size: int, batch: int = 32) -> MeshParameters:
+def estimate_seeds(network: DHPE, records: Records, size: int, batch: int = 32) -> MeshParameters:
     """The network's meshes of all records, from crops of `size`² around their keypoints; units of their pictures."""
     was_training = network.training
     network.eval()

@@ -123,11 +123,40 @@ def test_wrong_weights_files(photos, tmp_path, capsys):
     path.unlink()
     assert str(path) in one_error(predict, capsys)
     path.write_bytes(good)
-    for text in ("", "[]", "{}", card.replace("dhpe-lite", "dhpe-r50"), card.replace("dhpe-lite", "other")):
+    for text in ("", "[]", "{}"):
+        path.with_suffix(".json").write_text(text)
+        assert "not a model card" in one_error(predict, capsys)
+    for text in (card.replace("dhpe-lite", "dhpe-r50"), card.replace("dhpe-lite", "other")):
         path.with_suffix(".json").write_text(text)
         one_error(predict, capsys)
     path.with_suffix(".json").unlink()
-    assert "card" in one_error(predict, capsys)
+    assert "no model card beside it" in one_error(predict, capsys)
+
+
+def test_the_document_names_the_weights_file(photos, tmp_path):
+    torch.manual_seed(0)
+    save_weights(build_model("dhpe-lite"), tmp_path / "mine.safetensors")
+    model, out = str(tmp_path / "mine.safetensors"), tmp_path / "out"
+    assert predict([str(photos / "a.jpg")], out, model, "--whole-image", "--quiet") == 0
+    assert read_document(out / "a.json")["model"] == "mine.safetensors"
+
+
+def test_files_of_hands_that_are_no_more_go(photos, tmp_path, model):
+    out, photo = tmp_path / "out", str(photos / "a.jpg")
+    for boxes in ([BOX, BOX, BOX], [BOX], []):
+        entries = boxes_file(tmp_path, {"a.jpg": [{"box": box, "side": "left"} for box in boxes]})
+        command = ["predict", photo, "-o", str(out), "--model", model, "--boxes", entries, "--write", "json,npz", "-q"]
+        assert run(command) == 0
+        assert names(out) == sorted(["a.json", *(f"a.{k}.npz" for k in range(len(boxes)))])
+
+
+def test_an_interrupted_run_says_so(photos, tmp_path, model, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("densehand.images.read_image", stop)
+    assert predict([str(photos)], tmp_path / "out", model) == 130
+    assert "files written so far are whole" in capsys.readouterr().err
 
 
 def test_unwritable_output_folder(photos, tmp_path, model, capsys):

@@ -225,6 +225,20 @@ def test_cuda_agrees_with_the_cpu(estimator, image):
         close(a, b, atol=0.05)
 
 
+def test_another_hand_model_is_fitted_once(network, image, monkeypatch, tmp_path):
+    from hands import open_hand
+
+    from densehand import crops
+
+    arrays = {name: value.numpy() for name, value in open_hand().named_buffers() if not name.startswith("_")}
+    np.savez(tmp_path / "other.npz", format="densehand-hand/1", **arrays)
+    calls, retarget = [], crops.retarget
+    monkeypatch.setattr(crops, "retarget", lambda *given: calls.append(given) or retarget(*given))
+    estimator = HandEstimator(network, device="cpu", hand=str(tmp_path / "other.npz"))
+    estimator(image, [HandBox(BOX)])  # of unknown side: looked at both ways, then refined
+    assert len(calls) == 1
+
+
 def test_retargeting_keeps_the_joints_where_they_were():
     from hands import open_hand
 

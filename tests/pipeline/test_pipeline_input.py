@@ -68,6 +68,9 @@ def test_bad_calls(estimator, network, image):
         estimator(image, side="both")
     with pytest.raises(InputError, match="left, right or null"):
         estimator(image, [HandBox(BOX, "both")])
+    for boxes in (BOX, [None], [5]):  # one box where boxes are asked for, or none at all
+        with pytest.raises(InputError, match="four finite numbers"):
+            estimator(image, boxes)
     with pytest.raises(InputError, match="exclude"):
         estimator(image, [BOX], whole_image=True)
     for options in (

@@ -111,11 +111,10 @@ def _from_row(name: str, image: Path | bytes, row: dict[str, Any], mask: MaskSou
 
 
 def _known(points: np.ndarray | None, said: np.ndarray | None) -> np.ndarray | None:
-    """Which points the row knows: those that are numbers, and, where it says so, visible or valid."""
-    if points is None:
-        return None if said is None else said > 0
-    known: np.ndarray = np.isfinite(points).all(axis=1)
-    return known if said is None else known & (said > 0)
+    """Which points the row knows: as it says, else those that are not null through and through."""
+    if said is not None:
+        return said > 0
+    return None if points is None else np.isfinite(points).any(axis=1)
 
 
 def _hand(row: dict[str, Any]) -> HandParameters | None:
