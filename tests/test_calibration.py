@@ -20,7 +20,7 @@ from densehand.evaluation import calibrating, scores
 from densehand.evaluation.scores import Looks
 from densehand.metrics import auroc, brier_score, expected_calibration_error, false_alarms, reliability
 from densehand.network.calibration import Calibration, logit
-from densehand.network.zoo import build_model, load_card, load_model, save_weights
+from densehand.network.zoo import build_model, card_beside, load_model, save_weights
 from densehand.photo import HandBox
 from densehand.pipeline import HandEstimator
 from densehand.refine.views import refine_views
@@ -137,7 +137,7 @@ def test_the_card_carries_it_and_old_cards_change_nothing(tmp_path):
     assert load_model("dhpe-lite", path=path, hand=DummyHand()).calibration == Calibration()
     card.write_text(json.dumps(record | {"calibration": {"hand_scale": -2.0}}))
     with pytest.raises(WeightsError, match=r"not a model card .*hand_scale"):
-        load_card("dhpe-lite", tmp_path)
+        card_beside(tmp_path / "dhpe-lite.safetensors")
 
 
 # ---- where it applies
@@ -283,7 +283,7 @@ def test_the_tool_writes_card_rows_and_picture(tmp_path, monkeypatch, capsys):
     tool.main(options)
     assert load_model("dhpe-lite", path=path).calibration == Calibration() and not (tmp_path / "r.csv").exists()
     tool.main([*options, "--write"])
-    stored = load_card("dhpe-lite", tmp_path)
+    stored = card_beside(tmp_path / "dhpe-lite.safetensors")
     expected = calibrating.fit_all(HANDS, EMPTY).to_card()
     assert {name: stored.calibration[name] for name in expected} == expected and stored.accuracy == {"kept": 1}
     assert load_model("dhpe-lite", path=path).calibration == Calibration(**expected)

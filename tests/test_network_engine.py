@@ -1,6 +1,7 @@
 """ONNX Runtime against torch: the same answers, and torch alone wherever the engine cannot serve."""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -18,9 +19,17 @@ def lite():
     return load_model("dhpe-lite")
 
 
+def lite_size(lite) -> tuple[int, int]:
+    return (lite.config.input_size,) * 2
+
+
+def test_the_engine_reports_to_nobody(lite):
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_engine_answers_as_torch_does(lite, count):
-    images = torch.rand(count, 3, 160, 160, generator=torch.Generator().manual_seed(count))
+    images = torch.rand(count, 3, *lite_size(lite), generator=torch.Generator().manual_seed(count))
     assert lite.engine is not None and not lite.engine.takes(images)  # gradients are wanted here
     with torch.no_grad():
         assert lite.engine.takes(images)
@@ -52,7 +61,7 @@ def test_new_weights_need_no_new_graph():
     net = fuse_batch_norms(build_model("dhpe-lite").eval())
     for weight in net.evidence.parameters():
         weight.mul_(1.1)
-    images = torch.rand(1, 3, 160, 160)
+    images = torch.rand(1, 3, *lite_size(lite))
     with torch.no_grad():
         fast, plain = GraphEngine("dhpe-lite", EvidenceGraph(net.evidence))(images)[0], net.evidence(images).features
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
@@ -71,7 +80,7 @@ def test_without_onnx_runtime_torch_answers(monkeypatch, lite):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)  # importing it raises ImportError
     alone = load_model("dhpe-lite")
     assert alone.engine is None and engines.engine("dhpe-lite", engines.EvidenceGraph(alone.evidence)) is None
-    images = torch.rand(1, 3, 160, 160)
+    images = torch.rand(1, 3, *lite_size(lite))
     with torch.no_grad():
         torch.testing.assert_close(alone(images).features, lite(images).features, rtol=1e-4, atol=1e-4)
 

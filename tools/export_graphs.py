@@ -16,7 +16,7 @@ from torch import nn
 from densehand.detect.model import DetectorNet
 from densehand.network.engine import GRAPHS, DetectorGraph, EvidenceGraph
 from densehand.network.fuse import fuse_batch_norms
-from densehand.network.zoo import build_model
+from densehand.network.zoo import build_model, load_card
 
 LARGE = 64  # numbers from which on an initialiser is a weight; smaller ones are kept too if they are of the network
 OPSET = 17
@@ -84,7 +84,7 @@ def main() -> None:
     lite = fuse_batch_norms(build_model("dhpe-lite").eval())
     detector = fuse_batch_norms(DetectorNet().eval())
     for name, module, size, free in (
-        ("dhpe-lite", EvidenceGraph(lite.evidence), 160, {0: "batch"}),
+        ("dhpe-lite", EvidenceGraph(lite.evidence), load_card("dhpe-lite").input_size, {0: "batch"}),
         ("detector", DetectorGraph(detector), 64, {0: "batch", 2: "height", 3: "width"}),
     ):
         path = out / f"{name}.onnx"

@@ -33,7 +33,6 @@ def main() -> None:
     parser.add_argument("--recipe", required=True, help="the command or script that made the weights")
     parser.add_argument("--data", required=True, help="what they were trained on")
     parser.add_argument("--hardware", required=True)
-    parser.add_argument("--input-size", type=int, required=True, help="side of the crops they were finished at")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", help="the commit that trained, where it is not the present one")
     parser.add_argument("--note", help="how the run differed from its recipe")
@@ -46,7 +45,7 @@ def main() -> None:
     if options.note:
         recipe["note"] = options.note
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
-    card: dict[str, Any] = {"recipe": recipe, "input_size": options.input_size}
+    card: dict[str, Any] = {"recipe": recipe, "input_size": network.config.input_size}
     save_weights(network, target, card=card)  # the figures below are those of the file as stored
     figures = measured(target, options.fixtures, refine=0)
     card["accuracy"] = {f: {k: round(v, 3) for k, v in groups["all"].items()} for f, groups in figures.items()}
