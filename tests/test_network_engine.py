@@ -42,11 +42,11 @@ def test_the_engine_answers_as_torch_does(lite, count):
 
 
 def test_torch_serves_other_sizes_types_and_gradients(lite):
-    other, double = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 160, 160, dtype=torch.float64)
+    other, double = torch.rand(1, 3, 128, 128), torch.rand(1, 3, *lite_size(lite), dtype=torch.float64)
     with torch.no_grad():
         assert not lite.engine.takes(other) and not lite.engine.takes(double)
         assert lite(other).heatmaps.shape == (1, 21, 32, 32)
-    images = torch.rand(1, 3, 160, 160, requires_grad=True)
+    images = torch.rand(1, 3, *lite_size(lite), requires_grad=True)
     lite(images).features.sum().backward()
     assert images.grad is not None and images.grad.abs().sum() > 0
 
