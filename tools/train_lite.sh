@@ -72,11 +72,15 @@ python tools/average_weights.py "$runs/lite-11.safetensors" "$runs/lite-12/weigh
 densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-14" --start "$runs/lite-13.safetensors" --steps 6000 --seed 51
 python tools/average_weights.py "$runs/lite-13.safetensors" "$runs/lite-14/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-15.safetensors"
-# 16., 17. The same once more; most of it with half of the photos' hands before other backgrounds. tools/release_lite.sh makes
-#     a release of it.
+# 16., 17. The same once more; most of it with half of the photos' hands before other backgrounds.
 densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-16" --start "$runs/lite-15.safetensors" --steps 2600 --seed 61 \
     --final-lr 0.81
 densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-17" --start "$runs/lite-16/weights.safetensors" --steps 4600 \
     --lr 7e-4 --final-lr 0 --seed 67 --augmentation.backdrop 0.5
 python tools/average_weights.py "$runs/lite-15.safetensors" "$runs/lite-17/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-18.safetensors"
+# 19., 20. The same at 192 px, where the heat maps see fingers more sharply. tools/release_lite.sh makes a release of it.
+densehand train "${common[@]}" "${again[@]}" --size 192 --out "$runs/lite-19" --start "$runs/lite-18.safetensors" --steps 2400 \
+    --final-lr 0 --seed 83 --augmentation.backdrop 0.5
+python tools/average_weights.py "$runs/lite-18.safetensors" "$runs/lite-19/weights.safetensors" --shares 1 3 \
+    --out "$runs/lite-20.safetensors"

@@ -143,7 +143,7 @@ class Measurement:
         network = zoo.build_model("dhpe-lite", hand=self.hand)
         load_start(network, self.start)
         network.evidence.trunk.freeze_early(True)
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def figures(self, network: DHPE) -> dict[str, float]:
         """`FIGURES` of the network's regression on the photos; sides of both mirror images."""

@@ -22,7 +22,7 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)
 _BAND_GAIN = np.array([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
 
 
-def _basis(x, y, z) -> list:  # type: ignore[no-untyped-def]
+def _basis(x, y, z) -> list:
     """The nine real spherical harmonics of bands 0 to 2 at (x, y, z), numpy or torch."""
     return [
         0.282095 + 0.0 * x,
