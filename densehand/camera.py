@@ -1,4 +1,4 @@
-"""Cameras and frames: the square crop around a hand, weak perspective and the pinhole camera.
+"""Cameras and frames: the square crop around a hand, and the pinhole camera.
 
 Conventions (docs/architecture.md): pixels are continuous, pixel (i, j) covers [j, j+1) × [i, i+1); the camera frame is
 x right, y down, z forward, in metres; crop units put the crop's centre at (0, 0) and its edges at ±1 (``grid_sample``'s
@@ -24,7 +24,6 @@ __all__ = [
     "Crop",
     "default_focal",
     "project_pinhole",
-    "unproject_pinhole",
 ]
 
 # A field of view of 2·atan(1 / 1.7) = 60.9° along the longer side: between a phone's main lens (26 mm equivalent, 67°),
@@ -58,12 +57,6 @@ def _like(values: Array, reference: Array) -> Array:
     if isinstance(reference, Tensor):
         return torch.as_tensor(values, dtype=reference.dtype, device=reference.device)
     return np.asarray(values, dtype=reference.dtype)
-
-
-def _stack(parts: list[Array]) -> Array:
-    if isinstance(parts[0], Tensor):
-        return torch.stack(torch.broadcast_tensors(*parts), dim=-1)
-    return np.stack(np.broadcast_arrays(*parts), axis=-1)
 
 
 @dataclass(frozen=True)
@@ -164,11 +157,3 @@ def project_pinhole(points: Array, translation: Array, focal: Array, center: Arr
     else:
         depth = np.where(depth > 0, depth, np.nan).astype(points.dtype)
     return metric[..., :2] / depth * _like(focal, points)[..., None, None] + _like(center, points)[..., None, :]
-
-
-def unproject_pinhole(pixels: Array, depth: Array, focal: Array, center: Array) -> Array:
-    """Pixels (*b N 2) seen at metric depth (*b N) → points of the camera frame (*b N 3), metres."""
-    pixels = _floating(pixels)
-    depth = _like(depth, pixels)
-    ray = (pixels - _like(center, pixels)[..., None, :]) / _like(focal, pixels)[..., None, None]
-    return _stack([ray[..., 0] * depth, ray[..., 1] * depth, depth])

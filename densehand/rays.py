@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from densehand.camera import unproject_pinhole
-
 NEAREST = 0.1
 """The wrist is never nearer than this share of the hand's mean depth, however short the focal length."""
 
@@ -58,4 +56,5 @@ def wrist_place(
     """
     middle = focal / scale
     depth = max(middle - float(joints[:, 2].mean()), NEAREST * middle)
-    return unproject_pinhole(np.asarray(wrist, np.float64)[None], np.array([depth]), np.float64(focal), center)[0]
+    x, y = (np.asarray(wrist, np.float64) - center) / focal
+    return np.array([x, y, 1.0]) * depth

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from densehand.camera import project_pinhole
 from densehand.errors import InputError
 from densehand.rays import turn_to_box
 
@@ -167,6 +166,8 @@ class Hand:
         """Metres relative to the wrist → pixels of the image: weak perspective along the ray to the hand (rays.py), or
         the camera's own where that is known."""
         if self.pinhole:
+            from densehand.camera import project_pinhole
+
             place = self.translation.astype(np.float64)
             return project_pinhole(points, place, self.focal_px, self.center_px).astype(np.float32)
         seen = points @ turn_to_box(self.box, self.focal_px, self.center_px)

@@ -110,16 +110,6 @@ def test_crop_image_outside_and_borders() -> None:
         crop_image(image[:0], Crop((0, 0), 1), 8)
 
 
-def test_unproject_inverts_project() -> None:
-    torch.manual_seed(1)
-    points = torch.randn(3, 21, 3, dtype=torch.float64) * 0.05
-    translation = torch.tensor([[0.1, -0.05, 0.6]], dtype=torch.float64).expand(3, 3)
-    center = torch.tensor([320.0, 240.0], dtype=torch.float64)
-    pixels = camera.project_pinhole(points, translation, 550.0, center)
-    metric = points + translation[:, None]
-    torch.testing.assert_close(camera.unproject_pinhole(pixels, metric[..., 2], 550.0, center), metric)
-
-
 def test_points_behind_the_camera_have_no_image() -> None:
     for kind in (np.asarray, torch.tensor):
         pixels = camera.project_pinhole(kind([[0.0, 0.0, 0.0], [0.0, 0.0, -2.0]]), [0.0, 0.0, 1.0], 100.0, [5.0, 5.0])
@@ -132,10 +122,15 @@ def test_cameras_are_differentiable() -> None:
     place = torch.tensor([[0.1, 0.2, 0.6], [-0.1, 0.0, 0.9]], dtype=torch.float64, requires_grad=True)
 
     def chain(points, place):
-        pixels = camera.project_pinhole(points, place, 600.0, [160.0, 120.0])
-        return pixels, camera.unproject_pinhole(pixels, points[..., 2] + 1, 600.0, [160.0, 120.0])
+        return camera.project_pinhole(points, place, 600.0, [160.0, 120.0])
 
     assert torch.autograd.gradcheck(chain, (points, place))
+
+
+def test_pinhole_is_similar_triangles() -> None:
+    points, place = np.array([[0.1, -0.2, 0.3], [0.0, 0.0, 0.0]]), np.array([0.05, 0.1, 0.7])
+    expected = [[600 * 0.15 / 1.0 + 160, 600 * -0.1 / 1.0 + 120], [600 * 0.05 / 0.7 + 160, 600 * 0.1 / 0.7 + 120]]
+    np.testing.assert_allclose(camera.project_pinhole(points, place, 600.0, [160.0, 120.0]), expected)
 
 
 def test_default_focal() -> None:
