@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about twelve hours.
+# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about fourteen hours.
 #
 #   tools/train_lite.sh PHOTOS BACKGROUNDS [RUNS]
 #
@@ -82,5 +82,5 @@ python tools/average_weights.py "$runs/lite-15.safetensors" "$runs/lite-17/weigh
 # 19., 20. The same at 192 px, where the heat maps see fingers more sharply. tools/release_lite.sh makes a release of it.
 densehand train "${common[@]}" "${again[@]}" --size 192 --out "$runs/lite-19" --start "$runs/lite-18.safetensors" --steps 2400 \
     --final-lr 0 --seed 83 --augmentation.backdrop 0.5
-python tools/average_weights.py "$runs/lite-18.safetensors" "$runs/lite-19/weights.safetensors" --shares 1 3 \
+python tools/average_weights.py "$runs/lite-18.safetensors" "$runs/lite-19/weights.safetensors" --shares 1 1 \
     --out "$runs/lite-20.safetensors"
