@@ -147,9 +147,10 @@ def test_worse_weights_are_refused_unless_forced(photos, tmp_path, monkeypatch):
 def test_a_loss_that_is_no_number_ends_it(monkeypatch):
     learning = pytest.importorskip("densehand.adapt.learn")
     from densehand.adapt.run import train_config
+    from densehand.train.checkpoints import DivergedError
 
     def bursts(*_):
-        raise FloatingPointError("loss is nan")
+        raise DivergedError("loss is nan")
 
     monkeypatch.setattr(learning.Training, "training_step", bursts)
     stream = SimpleNamespace(device=torch.device("cpu"))

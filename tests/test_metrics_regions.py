@@ -147,4 +147,4 @@ def test_detections_match_at_an_iou_of_a_half_and_each_hand_once():
     sample = SimpleNamespace(boxes=truth, ignore=np.zeros((0, 4)), all_labelled=True)
     boxes = [[0, 0, 10, 5], [0, 0, 10, 10], [100, 100, 110, 104.9]]
     found = [SimpleNamespace(box=np.array(b, float), score=s) for b, s in zip(boxes, (0.9, 0.8, 0.7), strict=True)]
-    assert [(score, hand) for score, hand, _ in match(found, sample)] == [(0.9, 0), (0.8, -1), (0.7, -1)]
+    assert [(one.score, hand) for one, hand, _ in match(found, sample)] == [(0.9, 0), (0.8, -1), (0.7, -1)]

@@ -55,8 +55,7 @@ def test_a_copy_may_have_other_weights_so_it_has_no_engine(lite):
     assert copy.deepcopy(lite).engine is None and build_model("dhpe-lite").engine is None
 
 
-def test_new_weights_need_no_new_graph():
-    pytest.importorskip("onnxruntime")
+def test_new_weights_need_no_new_graph(lite):
     torch.manual_seed(1)
     net = fuse_batch_norms(build_model("dhpe-lite").eval())
     for weight in net.evidence.parameters():
@@ -64,7 +63,7 @@ def test_new_weights_need_no_new_graph():
     images = torch.rand(1, 3, *lite_size(lite))
     with torch.no_grad():
         fast, plain = GraphEngine("dhpe-lite", EvidenceGraph(net.evidence))(images)[0], net.evidence(images).features
-    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_another_network_are_refused():

@@ -63,7 +63,7 @@ def test_the_mask_of_vertices_is_nearly_the_meshes(pixels):
     """The truth is the rendered mesh, which the closed points only come near: gaps between fingers may fill."""
     hand = make_hand("right", pixels=pixels, turn=(0.0, 0.3, 0.0))
     camera = np.array([1e5, 1e5, *hand.center_px])  # so far that perspective is weak
-    place = hand.translation.astype(float) * [1, 1, 1e5 / hand.focal_px]
+    place = np.append((hand.wrist_px - hand.center_px) / hand.scale, 1e5 / hand.scale)
     found = bench.vertex_mask(hand.vertices + place, camera, (240, 320))
     assert mask_iou(found, hand.mask((240, 320))) > (0.8 if pixels < 100 else 0.85)
     cut = bench.vertex_mask(hand.vertices + place, camera, (110, 150))  # a smaller picture is a part of it

@@ -228,6 +228,15 @@ def test_meshes_smaller_than_a_pixel_keep_their_area(silhouette: Silhouette) -> 
     assert LIMIT >= 16
 
 
+def test_a_piece_that_begins_level_with_the_middle_of_another(silhouette: Silhouette) -> None:
+    """Both triangles' edges enter the lower right pixel: one at half its height, one through its corners."""
+    points = [[0.0, 0], [0, 1], [14, 13], [0, 0], [1, 0], [8, 7]]
+    vertices = torch.tensor([[*p, 1.0] for p in points], dtype=torch.float64)
+    apart = sum(silhouette(vertices, torch.tensor([face]), (8, 8)) for face in ([0, 1, 2], [3, 4, 5]))
+    both = silhouette(vertices, torch.tensor([[0, 1, 2], [3, 4, 5]]), (8, 8))
+    torch.testing.assert_close(both, apart)  # they do not overlap
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(*[st.floats(-6, 14, width=32)] * 2), min_size=3, max_size=12), st.booleans())
 def test_any_triangles(silhouette: Silhouette, points: list, double: bool) -> None:

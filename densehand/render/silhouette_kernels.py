@@ -152,7 +152,7 @@ def _union(own, m, geometry, corner, head, tail, cuts):
             k = corner
             for j in range(m):
                 h = geometry[own[j]]
-                k += h[_LEFT] * (h[_LEFT_Y] < qy)
+                k += h[_LEFT] * (h[_LEFT_Y] <= qy)  # from the very line that its piece counts
                 if j != i and h[_Y0] <= qy and qy < h[_Y1]:
                     beyond = (qx - h[_X0]) * (h[_Y1] - h[_Y0]) - (h[_X1] - h[_X0]) * (qy - h[_Y0])
                     # pieces in one line: the later one counts as the one to the right

@@ -97,7 +97,8 @@ def _pixels(
     right = (beyond > tie) | ((beyond >= -tie) & earlier)
     right &= (by <= qy) & (qy < y1[:, None, None])
     right &= (number[:, None] != number[None])[:, :, None, None]
-    k = (right * jump[:, None, None] + (left_y[:, None, None] < qy) * left[:, None, None]).sum(dim=0) + corner
+    # a change of the left side counts from the very line that its piece does
+    k = (right * jump[:, None, None] + (left_y[:, None, None] <= qy) * left[:, None, None]).sum(dim=0) + corner
     step = (k + jump[:, None] > 0.5).to(k.dtype) - (k > 0.5).to(k.dtype)
     share = step * (high - low)
     value = (share * (1 - qx)).sum(dim=1).mul(dy).sum(dim=0)
