@@ -97,7 +97,7 @@ def score_figures(hands: Sequence[HandErrors]) -> dict[str, float]:
     return {"score_ece": expected_calibration_error(np.concatenate(scores), np.concatenate(near))}
 
 
-def read_rows(path: Path | str) -> list[dict[str, Any]]:
+def read_results(path: Path | str) -> list[dict[str, Any]]:
     """The rows of a results CSV, none where there is no such file. InputError: no text, or its folder is missing."""
     path = Path(path)
     if not path.is_file():
@@ -113,7 +113,7 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
 
 def append_rows(path: Path | str, rows: list[dict[str, Any]]) -> None:
     """Add rows to a results CSV (made with a header when missing); columns that are new are added at the end."""
-    path, old = Path(path), read_rows(path)
+    path, old = Path(path), read_results(path)
     columns = list(dict.fromkeys(key for row in [*old, *rows] for key in row))
     with write_atomically(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, columns, restval="")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import asdict
+from dataclasses import MISSING, asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +90,6 @@ def write_obj(path: str | Path, hand: Hand) -> None:
     write_bytes(path, ("\n".join(text) + "\n").encode())
 
 
-LATER = ("keypoints_weight", "pinhole")  # fields that not every file has
-
-
 def write_npz(path: str | Path, hand: Hand) -> None:
     """Write every field of `Hand` under its own name (`numpy.load` without pickle), and `schema`."""
     buffer = io.BytesIO()
@@ -112,8 +109,9 @@ def read_npz(path: str | Path) -> Hand:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            wanted = [name for name in Hand.__dataclass_fields__ if name != "refinement"]
-            values = {name: stored[name] for name in wanted if name not in LATER or name in stored}
+            wanted = [f for f in Hand.__dataclass_fields__.values() if f.name != "refinement"]
+            # fields with a default came later: not every file has them
+            values = {f.name: stored[f.name] for f in wanted if f.default is MISSING or f.name in stored}
             note = json.loads(stored["refinement"].item()) if "refinement" in stored else None
             entries = {name: value.item() if value.ndim == 0 else value for name, value in values.items()}
             return Hand(**entries, refinement=None if note is None else Refinement.from_json_dict(note))

@@ -73,11 +73,11 @@ def evaluate(
         check_kind(consistency)
     options = {"refine": mode, "consensus": consensus, "hand": hand, "device": device}
     if csv_file is not None:
-        from densehand.evaluate import append_rows, read_rows
+        from densehand.evaluate import append_rows, read_results
 
         if consistency:
             raise typer.BadParameter("--consistency writes its figures with --report", param_hint="--csv")
-        read_rows(csv_file)  # a fault is told now, not when all is measured
+        read_results(csv_file)  # a fault is told now, not when all is measured
     systems = open_systems(folder, dataset, split, limit, model or [], predictions or [], boxes, options)
     wanted = f"consistency-{consistency}" if consistency else "hands"
     journals = open_journals(report, wanted, systems, dataset, split, restart)

@@ -176,7 +176,7 @@ def _write(item: _Item, hands: list[Hand], estimator: HandEstimator, out: Path, 
 
 
 class BoxFile:
-    """The file of `--boxes`: {"NAME.jpg": [{"box": \\[x0, y0, x1, y1], "side": "left" | "right" | null}, …], …}.
+    """The file of `--boxes`: {"NAME.jpg": [{"box": [x0, y0, x1, y1], "side": "left" | "right" | null}, …], …}.
 
     A photo is looked up by its path as given, else by its file name. An entry is checked when its photo is done, so
     that a bad entry harms no other photo.

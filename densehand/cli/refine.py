@@ -181,7 +181,8 @@ def _together(
 
     known = None
     if cameras is not None:
-        known = [_camera(picture.path, cameras, [picture.path.name for picture in pictures]) for picture in pictures]
+        names = [picture.path.name for picture in pictures]
+        known = [_camera(picture.path, cameras, names) for picture in pictures]
     sides = sorted({hand.side for hand in pictures[0].hands}) if side == "auto" else [side]
     if not sides:
         raise InputError(f"{pictures[0].path}: no hand in its prediction; leave the picture out or predict it again")

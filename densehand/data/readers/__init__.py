@@ -65,7 +65,7 @@ def read_dataset(name: str, root: Path | str, split: str | None = None) -> Itera
 
 
 def _resolve(name: str, root: Path | str, split: str | None) -> tuple[Dataset, Path, str]:
-    known, folder = dataset(name), need_folder(root, dataset(name).title)
+    known = dataset(name)
     if split is not None and split not in known.splits and not known.open_splits:
         raise InputError(f"{known.title} has no split {split!r}; known: {', '.join(known.splits)}")
-    return known, folder, split or known.splits[0]
+    return known, need_folder(root, known.title), split or known.splits[0]
