@@ -21,6 +21,8 @@ from densehand.errors import InputError
 
 __all__ = [
     "DEFAULT_FOCAL_FACTOR",
+    "ERROR_CROP",
+    "HOUSE_PADDING",
     "Crop",
     "default_focal",
     "project_pinhole",
@@ -29,6 +31,9 @@ __all__ = [
 # A field of view of 2·atan(1 / 1.7) = 60.9° along the longer side: between a phone's main lens (26 mm equivalent, 67°),
 # its stabilised video and most laptop webcams (55–65°), and cropped or edited pictures, which only narrow it.
 DEFAULT_FOCAL_FACTOR = 0.85
+
+HOUSE_PADDING = 1.5  # side of the crop that the estimator is shown, over the larger side of the hand's box
+ERROR_CROP = 224.0  # side, in pixels, of the house's crop in which 2D errors are told; half of it is a crop unit
 
 Array = Any  # np.ndarray | Tensor: the answer is of the kind of the input
 
@@ -85,7 +90,7 @@ class Crop:
 
     @classmethod
     def from_box(
-        cls, box: Sequence[float] | Float[np.ndarray, "4"], padding: float = 1.5, mirrored: bool = False
+        cls, box: Sequence[float] | Float[np.ndarray, "4"], padding: float = HOUSE_PADDING, mirrored: bool = False
     ) -> Crop:
         """The square of side `padding` × the box's larger side around the box's centre.
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from densehand.camera import ERROR_CROP, HOUSE_PADDING
 from densehand.errors import InputError
 from densehand.evaluation.cases import FIXTURES, open_cases, read_fixture
-from densehand.evaluation.errors import CROP, PADDING
 from densehand.evaluation.run import run
 from densehand.evaluation.systems import ModelSystem
 from densehand.files import write_atomically
@@ -26,10 +26,10 @@ from densehand.network.calibration import NEAR
 from densehand.report import HandErrors
 from densehand.report.measured import missed
 
-__all__ = ["append_rows", "by_source", "grouped", "measure", "read_fixture", "score_figures", "summary", "tight_box"]
+__all__ = ["append_rows", "by_source", "grouped", "labelled_box", "measure", "read_fixture", "score_figures", "summary"]
 
 
-def tight_box(row: dict[str, Any]) -> tuple[float, float, float, float]:
+def labelled_box(row: dict[str, Any]) -> tuple[float, float, float, float]:
     """The box around the labelled keypoints of a fixture's row, pixels."""
     points = np.asarray(row["keypoints_px"], float)[np.asarray(row.get("visible", [True] * 21))]
     return (*points.min(0), *points.max(0))
@@ -85,7 +85,7 @@ def grouped(hands: Sequence[HandErrors]) -> dict[str, list[HandErrors]]:
 def score_figures(hands: Sequence[HandErrors]) -> dict[str, float]:
     """`score_ece`: how far keypoints' scores are from the share of them that lie within `NEAR` of the box of the label,
     over the hands found (docs/confidence.md); nothing where a system gives no scores or there are no labels in 2D."""
-    limit = NEAR * CROP / PADDING
+    limit = NEAR * ERROR_CROP / HOUSE_PADDING
     scores, near = [], []
     for hand in hands:
         if hand.keypoints_score is not None and "px" in hand.errors:

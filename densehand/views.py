@@ -21,7 +21,7 @@ from densehand.data.augment import look_up, plane_rotation
 from densehand.data.fits import box_size
 from densehand.errors import InputError
 from densehand.metrics import view_consistency
-from densehand.network.estimator import DHPE, Estimate
+from densehand.network.estimator import DHPE, Estimate, evaluating
 from densehand.network.mesh import MeshParameters, decode, encode
 
 CAP = 20.0
@@ -112,13 +112,11 @@ def look(
 
     masks: whether to render the meshes for `Answers.iou`.
     """
-    was_training = network.training
-    network.eval()
-    parts = [
-        _look_at(network, images[rows], centre[rows], half[rows], views, masks)
-        for rows in torch.arange(len(images), device=images.device).split(batch)
-    ]
-    network.train(was_training)
+    with evaluating(network):
+        parts = [
+            _look_at(network, images[rows], centre[rows], half[rows], views, masks)
+            for rows in torch.arange(len(images), device=images.device).split(batch)
+        ]
     return Answers.join(parts)
 
 

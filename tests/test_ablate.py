@@ -170,7 +170,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_what_is_done_is_kept(tmp_
     from densehand.train import module
 
     arguments = ["ablate", *OPTIONS.split(), "--rows", "full"]
-    for name in ("PAPER_STEPS", "FAST_STEPS"):
+    for name in ("PAPER_CURVE", "FAST_CURVE"):
         monkeypatch.setattr(f"densehand.ablation.run.{name}", (0, 1))
     # four steps make no realistic mesh, so the true ones stand in for the network's
     monkeypatch.setattr("densehand.ablation.run.estimate_seeds", lambda network, records, size: fits(records))

@@ -12,7 +12,7 @@ from evaluation_cases import fake_estimator, make_dataset, read_rows, write_rows
 
 from densehand.cli import run as densehand
 from densehand.errors import InputError
-from densehand.evaluate import append_rows, by_source, measure, read_fixture, summary, tight_box
+from densehand.evaluate import append_rows, by_source, labelled_box, measure, read_fixture, summary
 from densehand.report import HandErrors
 
 RNG = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 def test_errors_are_in_pixels_of_a_224_crop(folder):
     (hand,) = measure(fake_estimator(TRUTH, JOINTS, pixels=2.0), folder, "val2d.jsonl")
-    box = tight_box(read_fixture(folder, "val2d.jsonl")[0])
+    box = labelled_box(read_fixture(folder, "val2d.jsonl")[0])
     side = max(box[2] - box[0], box[3] - box[1]) * 1.5
     assert np.isnan(hand.errors["px"]).tolist() == [False] * 20 + [True], "hidden keypoints are not measured"
     np.testing.assert_allclose(hand.errors["px"][:20], 2.0 * 224 / side)

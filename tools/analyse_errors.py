@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from densehand.attributes import pose_group, sharpness, thirds, tone_group, typology_angle, view_group
+from densehand.camera import ERROR_CROP
 from densehand.draw import draw_skeleton
 from densehand.evaluate import append_rows
 from densehand.export import write_picture
@@ -124,7 +125,7 @@ def errors_of(network: DHPE, hand: HandModel, cases: Cases) -> tuple[np.ndarray,
             [np.nan] * len(joints) if truth is None else [pa_mpjpe(a, b) for a, b in zip(joints, truth, strict=True)]
         )
     found = torch.cat(points)
-    error = (found - cases.keypoints).norm(dim=-1).mean(-1).numpy() * 112
+    error = (found - cases.keypoints).norm(dim=-1).mean(-1).numpy() * (ERROR_CROP / 2)
     return error, np.array(aligned), torch.cat(right).numpy(), found.numpy()
 
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from densehand.data.fits import Fits, project_fits, render_masks
+from densehand.data.fits import Fits, house_crop, project_fits, render_masks
 from densehand.data.photos import PhotoSet, load_photos
 from densehand.data.records import records_from_photos
 from densehand.draw import draw_skeleton
@@ -32,7 +32,7 @@ from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters
 from densehand.network.zoo import open_model
 from densehand.revision import commit
-from densehand.train.selflabel import LOOKS, Labelled, house_crop, label_photos, moved
+from densehand.train.selflabel import LOOKS, Labelled, label_photos, moved
 from densehand.views import Answers, look
 
 TESTED = 300  # photos on which the labels of single looks are compared

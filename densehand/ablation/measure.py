@@ -11,20 +11,21 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from densehand import losses
+from densehand.camera import ERROR_CROP
 from densehand.data.augment import augment
 from densehand.data.records import Records, TrainingBatch
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.metrics import THRESHOLDS_0_50, THRESHOLDS_20_50, auc, mask_iou, pck, procrustes_align
 from densehand.metrics.shape import WRIST_TO_MIDDLE
-from densehand.network.estimator import DHPE, Estimate
+from densehand.network.estimator import DHPE, Estimate, evaluating
 from densehand.network.mesh import decode, skeleton_in_crop
 from densehand.refine.fast import refine_fast
 from densehand.refine.modes import FAST
 from densehand.refine.paper import refine_estimate
 from densehand.train.validate import PLAIN
 
-PIXELS = 112.0  # crop units → pixels of a 224-px crop
+PIXELS = ERROR_CROP / 2  # crop units → pixels
 CURVE_MM = np.linspace(0.0, 50.0, 51)
 FIGURES: dict[str, tuple[str, int, bool]] = {
     "px": ("2D error (px)", 2, False),
@@ -105,26 +106,24 @@ def measure(
 ) -> dict[str, Any]:
     """Figures (`FIGURES`, and `evidence_px` of the last 2D skeleton, `near` the share of hands for which λ is 1) and
     the PCK curve at `CURVE_MM` of the errors that AUC is taken of. `iou` is None where the hands have no masks."""
-    was_training = network.training
-    network.eval()
     pixels, evidence, near, aligned, scaled, overlaps = [], [], [], [], [], []
-    for batch, truth in zip(hands.batches, hands.joints, strict=True):
-        estimate = network(batch.images)
-        h = refined(network, batch.images, estimate, mode, steps)
-        flat = skeleton_in_crop(network.hand, h)
-        pixels.append((flat[..., :2] - batch.keypoints).norm(dim=-1) * PIXELS)
-        evidence.append((estimate.keypoints[-1] - batch.keypoints).norm(dim=-1) * PIXELS)
-        near.append(losses.hierarchical_weight(flat, batch.keypoints, batch.keypoint_weight))
-        parameters = decode(h)
-        metres = network.hand.skeleton(parameters.pose, parameters.shape, parameters.rotation)
-        found = metres.double().cpu().numpy() * 1000.0
-        aligned.append(aligned_errors(found, truth))
-        scaled.append(scaled_errors(found, truth))
-        if masks and bool(batch.has_mask.all()):
-            drawn = (network.render_mask(h, batch.images.shape[-1]) > 0.5).cpu().numpy()
-            there = (batch.mask > 0.5).cpu().numpy()
-            overlaps += [mask_iou(a, b) for a, b in zip(drawn, there, strict=True)]
-    network.train(was_training)
+    with evaluating(network):
+        for batch, truth in zip(hands.batches, hands.joints, strict=True):
+            estimate = network(batch.images)
+            h = refined(network, batch.images, estimate, mode, steps)
+            flat = skeleton_in_crop(network.hand, h)
+            pixels.append((flat[..., :2] - batch.keypoints).norm(dim=-1) * PIXELS)
+            evidence.append((estimate.keypoints[-1] - batch.keypoints).norm(dim=-1) * PIXELS)
+            near.append(losses.hierarchical_weight(flat, batch.keypoints, batch.keypoint_weight))
+            parameters = decode(h)
+            metres = network.hand.skeleton(parameters.pose, parameters.shape, parameters.rotation)
+            found = metres.double().cpu().numpy() * 1000.0
+            aligned.append(aligned_errors(found, truth))
+            scaled.append(scaled_errors(found, truth))
+            if masks and bool(batch.has_mask.all()):
+                drawn = (network.render_mask(h, batch.images.shape[-1]) > 0.5).cpu().numpy()
+                there = (batch.mask > 0.5).cpu().numpy()
+                overlaps += [mask_iou(a, b) for a, b in zip(drawn, there, strict=True)]
     errors = np.concatenate(scaled)
     return {
         "px": float(torch.cat(pixels).mean()),

@@ -37,8 +37,8 @@ from densehand.train.stream import load_records, seeded
 
 WATCHED = 64  # test hands that the learning curves are measured on
 SEEDS_LOOKED_AT = 256  # hands of the pool of which new samples may be made
-PAPER_STEPS = (0, 2, 5, 10, 20)  # of the curve of the paper's testing refinement
-FAST_STEPS = (0, 1, 2, 3, 5, 8)
+PAPER_CURVE = (0, 2, 5, 10, 20)  # of the curve of the paper's testing refinement
+FAST_CURVE = (0, 1, 2, 3, 5, 8)
 PACKAGED_TRUNK = "packaged-trunk"
 """A start: f_Feat's trunk of the packaged weights, all else new. From ImageNet a short run does not get near enough to
 the hands for the shape loss (λ) and realistic seeds to begin."""
@@ -268,7 +268,7 @@ class Ablation:
             load_state(network, load_file(self.place(name, seed) / "weights.safetensors"))
             network.requires_grad_(False)
             test, curves = self.test.first(hands), {}
-            for mode, counts in (("fast", FAST_STEPS), ("paper", PAPER_STEPS)):
+            for mode, counts in (("fast", FAST_CURVE), ("paper", PAPER_CURVE)):
                 points = [measure(network, test, mode, steps, masks=False) for steps in counts]
                 curves[mode] = {"iterations": counts} | {k: [p[k] for p in points] for k in ("px", "pa_mm")}
             write_bytes(path, json.dumps(curves).encode())

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from densehand.camera import Crop
+from densehand.camera import HOUSE_PADDING, Crop
 from densehand.data.photos import STORED_SIZE, read_rows
 from densehand.errors import InputError
 from densehand.images import find_images, read_image
@@ -21,7 +21,7 @@ from densehand.pipeline import HandEstimator
 from densehand.resample import crop_image
 
 PADDING = 2.4  # side of the stored picture over the hand's box: room for wider and turned crops
-HOUSE = 1.5 / PADDING  # half the house's crop in units of the stored picture
+HOUSE = HOUSE_PADDING / PADDING  # half the house's crop in units of the stored picture
 _GROUP = 8  # photos read at a time
 SAME_HAND = 0.5  # a teacher's hand further away than this share of the box is another hand
 

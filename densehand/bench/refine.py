@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from densehand.camera import ERROR_CROP, HOUSE_PADDING
 from densehand.hand.model import HandModel
 from densehand.metrics import keypoint_error, mask_iou, pa_mpjpe
 from densehand.network.estimator import DHPE, Estimate
@@ -37,7 +38,7 @@ HELD_OUT = 90417
 
 MODES = ("keypoints", "mask head", "off", "fast", "oracle", "same off", "same fast", "paper")
 PUBLISHED_STEP_MS = 5.0  # Baek et al. 2019, section 3.4, on their GPU
-FAST_STEPS = (0, 1, 2, 3, 4, 5, 6, 8)
+FAST_CURVE = (0, 1, 2, 3, 4, 5, 6, 8)
 SINGLE = 24  # hands timed one by one
 
 
@@ -117,7 +118,7 @@ def _measure(
 ) -> None:
     start = cases.estimate.parameters[-1]
     evidence = cases.estimate.keypoints[-1]
-    gap = (evidence - cases.keypoints).norm(dim=-1).mean(-1) * 112
+    gap = (evidence - cases.keypoints).norm(dim=-1).mean(-1) * (ERROR_CROP / 2)
     figures["keypoints"].mesh_px += gap.tolist()
     for evidence_only in ("keypoints", "mask head"):
         figures[evidence_only].hands += len(gap)
@@ -145,7 +146,7 @@ def _measure(
         _add(network, part, _fast(network, cases, one).h, figures["same fast"])
         _add(network, part, found.h, figures["paper"])
         traces["paper"].append(torch.cat(path))
-        traces["fast"].append(torch.cat([_fast(network, cases, one, steps).h for steps in FAST_STEPS]))
+        traces["fast"].append(torch.cat([_fast(network, cases, one, steps).h for steps in FAST_CURVE]))
         truths.append((part.keypoints, part.joints))
 
 
@@ -160,7 +161,7 @@ def _add(network: DHPE, cases: Synthetic, h: Tensor, figures: Figures) -> None:
     hand = _hand(network)
     figures.hands += len(h)
     off = (skeleton_in_crop(hand, h)[..., :2] - cases.keypoints).norm(dim=-1).mean(-1)
-    figures.mesh_px += (off * 112).tolist()
+    figures.mesh_px += (off * (ERROR_CROP / 2)).tolist()
     joints = _joints(hand, h)
     pairs = zip(joints.numpy() * 1000.0, cases.joints.numpy() * 1000.0, strict=True)
     figures.pa_mm += [float(np.mean(pa_mpjpe(found, true))) for found, true in pairs]
@@ -171,12 +172,12 @@ def _add(network: DHPE, cases: Synthetic, h: Tensor, figures: Figures) -> None:
 
 def _curve(network: DHPE, trace: list[Tensor], truths: list[Any], name: str) -> Curve:
     hand, curve = _hand(network), Curve()
-    steps = FAST_STEPS if name == "fast" else range(len(trace[0]))
+    steps = FAST_CURVE if name == "fast" else range(len(trace[0]))
     for column, step in enumerate(steps):
         figures: tuple[list[float], list[float]] = ([], [])
         for path, (keypoints, joints) in zip(trace, truths, strict=True):
             h = path[column : column + 1]
-            off = (skeleton_in_crop(hand, h)[..., :2] - keypoints).norm(dim=-1).mean() * 112
+            off = (skeleton_in_crop(hand, h)[..., :2] - keypoints).norm(dim=-1).mean() * (ERROR_CROP / 2)
             figures[0].append(float(off))
             figures[1].append(float(np.mean(pa_mpjpe(_joints(hand, h)[0].numpy() * 1e3, joints[0].numpy() * 1e3))))
         curve.steps.append(step)
@@ -193,7 +194,7 @@ def bench_fixtures(
     tick: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Figures]:
     """The same figures on a fixture file; mask IoU where the hand's vertices are known (`vertex_mask`)."""
-    from densehand.evaluate import read_fixture, tight_box
+    from densehand.evaluate import labelled_box, read_fixture
     from densehand.images import read_image
 
     rows = read_fixture(folder, name)
@@ -202,7 +203,7 @@ def bench_fixtures(
         estimator = HandEstimator(network, device="cpu", refine=mode)
         own = figures.setdefault("paper" if isinstance(mode, int) else mode, Figures())
         for row in rows:
-            box = tight_box(row)
+            box = labelled_box(row)
             image = read_image(Path(folder) / row["image"])
             begin = time.process_time()
             (hand,) = estimator(image, [HandBox(box)])
@@ -219,7 +220,7 @@ def _add_row(
         if figures is not None:
             figures.hands += 1
     visible = np.asarray(row.get("visible", [True] * 21))
-    pixel = 1.5 * max(box[2] - box[0], box[3] - box[1]) / 224
+    pixel = HOUSE_PADDING * max(box[2] - box[0], box[3] - box[1]) / ERROR_CROP
     own.mesh_px += (keypoint_error(hand.project(hand.joints_3d), row["keypoints_px"])[visible] / pixel).tolist()
     if first is not None:
         first.mesh_px += (keypoint_error(hand.keypoints_2d, row["keypoints_px"])[visible] / pixel).tolist()

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densehand.bench import CONTESTANTS
+from densehand.camera import HOUSE_PADDING
 from densehand.errors import DependencyError
 from densehand.hand.model import HandModel
 from densehand.render import Lights, rasterise, shade, silhouette
@@ -74,7 +75,7 @@ def random_hands(model: HandModel, batch: int, size: int) -> Float[Tensor, "B V 
     with torch.no_grad():
         mesh = model(pose, torch.randn(batch, 10, generator=generator), rotation)
     low, high = mesh.joints.amin(dim=1, keepdim=True), mesh.joints.amax(dim=1, keepdim=True)
-    scale = size / 1.5 / (high - low)[..., :2].amax(dim=-1, keepdim=True)
+    scale = size / HOUSE_PADDING / (high - low)[..., :2].amax(dim=-1, keepdim=True)
     return (mesh.vertices - (low + high) / 2) * scale + torch.tensor([size / 2, size / 2, 0.0])
 
 

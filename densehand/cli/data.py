@@ -110,7 +110,7 @@ def draw_tile(sample: Sample, image: np.ndarray) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    from densehand.camera import Crop
+    from densehand.camera import HOUSE_PADDING, Crop
     from densehand.draw import LABEL_COLOURS, draw_skeleton
     from densehand.errors import DensehandError
     from densehand.resample import crop_image
@@ -121,7 +121,7 @@ def draw_tile(sample: Sample, image: np.ndarray) -> np.ndarray:
         low, side = np.array([width, height]) / 2 - max(width, height) / 2, float(max(width, height))
         box = None
     else:
-        side = max(1.5 * float((box[2:] - box[:2]).max()), 8.0)
+        side = max(HOUSE_PADDING * float((box[2:] - box[:2]).max()), 8.0)
         low = (box[:2] + box[2:]) / 2 - side / 2
     zoom, crop = TILE / side, Crop(tuple(low + side / 2), side / 2)
     colour = LABEL_COLOURS.get(sample.side or "", (96, 96, 96))

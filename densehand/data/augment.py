@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from densehand.data.augmentation import Augmentation
+from densehand.data.fits import house_crop
 from densehand.data.records import Records, TrainingBatch
 from densehand.hand.model import HandModel
 
@@ -49,10 +50,10 @@ def augment(
     angle = torch.where(anyway, uniform((count,), -math.pi, math.pi, generator, device), angle)
     turn = plane_rotation(angle)
     keypoints = torch.einsum("bij,bkj->bki", turn, records.keypoints[index])
-    low, high = keypoints.amin(1), keypoints.amax(1)
-    half = 0.75 * (high - low).amax(-1).clamp_min(0.02) * uniform((count,), *how.zoom, generator, device)
+    middle, half = house_crop(keypoints)
+    half = half * uniform((count,), *how.zoom, generator, device)
     shift = uniform((count, 2), -how.shift, how.shift, generator, device) * 2
-    centre = (low + high) / 2 + shift * half[:, None]
+    centre = middle + shift * half[:, None]
 
     to_crop = turn / half[:, None, None]  # crop = to_crop · picture − centre/half
     offset = centre / half[:, None]

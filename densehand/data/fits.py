@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from densehand.camera import HOUSE_PADDING
 from densehand.data.photos import PhotoSet
 from densehand.errors import InputError
 from densehand.files import write_atomically
@@ -103,6 +104,12 @@ def digest(names: Sequence[str]) -> UInt8[np.ndarray, " 16"]:
 def box_size(keypoints: Float[Tensor, "*b 21 2"]) -> Float[Tensor, "*b"]:
     """The larger side of the tight box around the keypoints, in their unit."""
     return (keypoints.amax(-2) - keypoints.amin(-2)).amax(-1).clamp_min(1e-6)
+
+
+def house_crop(keypoints: Float[Tensor, "n 21 2"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+    """Centre and half side of the house's crop around keypoints."""
+    low, high = keypoints.amin(1), keypoints.amax(1)
+    return (low + high) / 2, HOUSE_PADDING / 2 * (high - low).amax(-1).clamp_min(0.02)
 
 
 def first_guess(

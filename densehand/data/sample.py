@@ -64,7 +64,7 @@ class MaskSource:
     def read(self) -> Bool[np.ndarray, "H W"]:
         """The mask. Raises InputError where it is missing or unreadable."""
         if self.key is not None and isinstance(self.data, Path):
-            values = read_npz(self.data, self.key)
+            values = read_npz_array(self.data, self.key)
         else:
             values = _read_raw(self.data)
         if values.ndim == 3:
@@ -129,7 +129,7 @@ class Sample:
         return self.mask.read() if isinstance(self.mask, MaskSource) else self.mask
 
 
-def read_npz(path: Path, key: str) -> np.ndarray:
+def read_npz_array(path: Path, key: str) -> np.ndarray:
     """Array `key` of an .npz, without pickles. Raises InputError."""
     try:
         with np.load(path, allow_pickle=False) as archive:

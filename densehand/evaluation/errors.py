@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from densehand.camera import ERROR_CROP, HOUSE_PADDING
 from densehand.data.readers.common import project
 from densehand.errors import InputError
 from densehand.evaluation.cases import Case
@@ -19,8 +20,6 @@ from densehand.metrics import (
     procrustes_align,
 )
 
-CROP = 224.0  # pixels of the crop in which 2D errors are told
-PADDING = 1.5  # its side over the larger side of the hand's box: the house crop
 PCK_BOX = 0.2  # share of the box's larger side below which a keypoint is right, as mmpose's PCK@0.2
 LEAST_JOINTS = 4  # with fewer points, a similarity fits anything
 
@@ -54,8 +53,8 @@ def known_keypoints(case: Case) -> Bool[np.ndarray, "21"]:
 
 
 def crop_pixel(box: Float[np.ndarray, "4"]) -> float:
-    """Side of a pixel of the `CROP` crop, in pixels of the picture."""
-    return PADDING * float((box[2:] - box[:2]).max()) / CROP
+    """Side of a pixel of the `ERROR_CROP` crop, in pixels of the picture."""
+    return HOUSE_PADDING * float((box[2:] - box[:2]).max()) / ERROR_CROP
 
 
 def errors_of(case: Case, found: Prediction) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -90,7 +89,7 @@ def _errors_2d(case: Case, found: Prediction) -> tuple[dict[str, np.ndarray], di
     errors, scores = {}, {}
     if found.keypoints_2d is not None:
         errors["px"] = keypoint_error(found.keypoints_2d, target) / pixel
-        scores["pck_box"] = float((errors["px"][seen] <= PCK_BOX * CROP / PADDING).mean())
+        scores["pck_box"] = float((errors["px"][seen] <= PCK_BOX * ERROR_CROP / HOUSE_PADDING).mean())
     if found.hand is not None:
         hand = found.hand()
         errors["mesh_px"] = keypoint_error(hand.project(hand.joints_3d), target) / pixel

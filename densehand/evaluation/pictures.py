@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from densehand.camera import Crop
+from densehand.camera import HOUSE_PADDING, Crop
 from densehand.errors import DensehandError
 from densehand.evaluation.cases import Case
-from densehand.evaluation.errors import PADDING, known_keypoints
+from densehand.evaluation.errors import known_keypoints
 from densehand.hand.keypoints import BONES
 from densehand.resample import crop_image
 
@@ -31,9 +31,9 @@ def case_picture(case: Case, points: Float[np.ndarray, "21 2"] | None) -> Callab
         except DensehandError:
             return _blank()
         height, width = image.shape[:2]
-        box = np.array([0, 0, width, height], dtype=float) / PADDING if case.box is None else case.box
+        box = np.array([0, 0, width, height], dtype=float) / HOUSE_PADDING if case.box is None else case.box
         middle = np.array([width, height]) / 2 if case.box is None else (box[:2] + box[2:]) / 2
-        side = max(PADDING * float((box[2:] - box[:2]).max()), 8.0)
+        side = max(HOUSE_PADDING * float((box[2:] - box[:2]).max()), 8.0)
         low, zoom = middle - side / 2, SIDE / side
         tile = crop_image(image, Crop(tuple(middle), side / 2), SIDE)
         if case.sample.keypoints_2d is not None:

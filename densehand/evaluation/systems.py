@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from densehand.camera import HOUSE_PADDING
 from densehand.data.readers import common
 from densehand.data.readers.coco import FILES as COCO_FILES
 from densehand.errors import DependencyError, InputError
 from densehand.evaluation.cases import Case, split_of
-from densehand.evaluation.errors import PADDING
 from densehand.evaluation.formats import PictureTable, Reading, read_predictions
 from densehand.evaluation.mediapipe_hands import find_hands, open_mediapipe
 from densehand.evaluation.prediction import Prediction, from_hand, match
@@ -76,7 +76,7 @@ class ModelSystem:
         return match(case.box, self._last[1], case.labels)
 
     def crop(self, box: Float[np.ndarray, "4"], image: UInt8[np.ndarray, "H W 3"], padding: float) -> Prediction | None:
-        return self._timed(image, [HandBox(_grown(box, padding / PADDING))])[0]
+        return self._timed(image, [HandBox(_grown(box, padding / HOUSE_PADDING))])[0]
 
     def _timed(self, image: np.ndarray, boxes: list[HandBox] | None) -> list[Prediction]:
         start = time.perf_counter()

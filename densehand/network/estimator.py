@@ -1,5 +1,7 @@
 """DHPE: the whole chain from a crop to mesh parameters, skeleton and mask (paper, section 3; Fig. 2)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +33,17 @@ class Estimate:
     keypoint_confidence: Float[Tensor, "b 21"]  # in [0, 1]
     side_logit: Float[Tensor, " b"]  # > 0: the crop shows a right hand
     hand_logit: Float[Tensor, " b"]  # > 0: the crop shows a hand at all
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """In here the network is in evaluation mode; afterwards in the one that it was in."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
 
 
 class DHPE(nn.Module):

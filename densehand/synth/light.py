@@ -77,7 +77,7 @@ def even_light(device: torch.device | str = "cpu") -> Float[Tensor, "1 9 3"]:
 
 
 @dataclass
-class Lights:
+class SceneLights:
     """Light of n pictures: `environment` (n,9,3), the `turn` (n,3,3) camera → environment axes, and a lamp with
     `lamp_direction` (n,3, unit, towards the lamp) and `lamp_colour` (n,3, irradiance on a facing surface)."""
 
@@ -92,7 +92,7 @@ def warmth_to_colour(warmth: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
     return torch.stack([1.0 + 0.35 * warmth, 1.0 - 0.02 * warmth, 1.0 - 0.45 * warmth], dim=-1)
 
 
-def sample_lights(environments: Float[Tensor, "m 9 3"], n: int, generator: torch.Generator) -> Lights:
+def sample_lights(environments: Float[Tensor, "m 9 3"], n: int, generator: torch.Generator) -> SceneLights:
     """Draw n lights: two environments mixed, turned about the vertical and tilted,
     and a lamp mostly from above and the front.
     """
@@ -117,4 +117,4 @@ def sample_lights(environments: Float[Tensor, "m 9 3"], n: int, generator: torch
     turn = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-2)
     lamp = gauss(n, 3) + torch.tensor([0.0, -0.7, -0.7], device=device)
     strength = uniform(n, 1).pow(1.5) * 2.2 * (uniform(n, 1) < 0.85)
-    return Lights(environment, turn, normalize(lamp, dim=-1), strength * warmth_to_colour(gauss(n) * 0.35))
+    return SceneLights(environment, turn, normalize(lamp, dim=-1), strength * warmth_to_colour(gauss(n) * 0.35))

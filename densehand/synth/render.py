@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, normalize
 
 from densehand.render import rasterise
 
-from .light import Lights, harmonics
+from .light import SceneLights, harmonics
 from .skins import MAP_SIZE, SkinLook, lookup
 
 HAND, BARE_ARM, SLEEVE, OBJECT = range(4)
@@ -127,7 +127,7 @@ def shade(
     size: int,
     looks: SkinLook,
     materials: Materials,
-    lights: Lights,
+    lights: SceneLights,
     albedo: Float[Tensor, "texels 3"],
     detail: Float[Tensor, "texels 7"],
     noise: Float[Tensor, "texels 4"],
@@ -238,7 +238,7 @@ def _light(
     towards: Tensor,
     wrap: Tensor,
     open_sky: Tensor,
-    lights: Lights,
+    lights: SceneLights,
     picture: Tensor,
 ) -> Float[Tensor, "p 3"]:
     turned = torch.einsum("pij,pj->pi", lights.turn[picture], normal)

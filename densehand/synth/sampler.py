@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from densehand.camera import HOUSE_PADDING
 from densehand.errors import InputError
 from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, encode
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from .retexture import GivenHands
 
-CROP_PADDING = 1.5  # side of the crop over the larger side of the keypoints' box
 # How far before a joint's centre its skin may lie (m), in a hand of 95 mm from wrist to middle knuckle
 _FLESH = (0.034, 0.030, 0.024, 0.020, 0.016, *(0.026, 0.019, 0.016, 0.014) * 3, 0.024, 0.017, 0.015, 0.013)
 _PALM_LENGTH = 0.095
@@ -134,7 +134,7 @@ class Synthesizer:
         seen = joints + offset[:, None]
         rays = seen[..., :2] / seen[..., 2:]
         low, high = rays.amin(1), rays.amax(1)
-        half = 0.5 * CROP_PADDING * (high - low).amax(-1).clamp_min(1e-3) * draw.uniform(*config.zoom)
+        half = 0.5 * HOUSE_PADDING * (high - low).amax(-1).clamp_min(1e-3) * draw.uniform(*config.zoom)
         centre = 0.5 * (low + high) + 2.0 * half[:, None] * draw.uniform(-config.centre_jitter, config.centre_jitter, 2)
         keypoints = (rays - centre[:, None]) / half[:, None, None]
         scale, shift = fit_weak_perspective(joints[..., :2], keypoints)

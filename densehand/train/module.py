@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from densehand import losses
+from densehand.camera import ERROR_CROP
 from densehand.data.records import TrainingBatch
 from densehand.network.mesh import decode
 from densehand.train import ranks
@@ -170,7 +171,7 @@ class Training(lightning.LightningModule):
         error = (estimate.skeletons[-1][..., :2] - batch.keypoints).norm(dim=-1)
         known = (batch.keypoint_weight > 0) & (batch.is_right > 0)[:, None]
         heat = (estimate.keypoints[0] - batch.keypoints).norm(dim=-1)
-        pixels = 112.0  # crop units → pixels of a 224-px crop
+        pixels = ERROR_CROP / 2
         self.log_dict(
             {f"train/{k}": v for k, v in terms.items()}
             | {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densehand.data.records import TrainingBatch
 from densehand.draw import draw_skeleton
-from densehand.network.estimator import DHPE
+from densehand.network.estimator import DHPE, evaluating
 from densehand.synth.sheet import contact_sheet
 
 SHOWN, SIDE = 8, 192  # pictures a sheet, and the side of each in pixels
@@ -25,10 +25,8 @@ def sample_sheet(network: DHPE, batch: TrainingBatch, count: int = SHOWN) -> UIn
     pictures shown as the other hand, which the mesh does not learn.
     """
     rows = torch.linspace(0, len(batch) - 1, min(count, len(batch))).round().long().to(batch.images.device)
-    was_training = network.training
-    network.eval()
-    estimate = network(batch.images[rows])
-    network.train(was_training)
+    with evaluating(network):
+        estimate = network(batch.images[rows])
     pictures = (batch.images[rows].permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
     labelled, right = batch.has_hand[rows] > 0, batch.is_right[rows] > 0
     found = estimate.hand_logit > 0

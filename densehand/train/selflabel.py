@@ -25,7 +25,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from densehand.data.fits import Fits, box_size, estimate_keypoint_map
+from densehand.camera import HOUSE_PADDING
+from densehand.data.fits import Fits, box_size, estimate_keypoint_map, house_crop
 from densehand.errors import InputError
 from densehand.hand.articulate import place
 from densehand.hand.levenberg import minimise
@@ -35,7 +36,7 @@ from densehand.refine.fast import FastProblem, FastWeights
 from densehand.views import Answers, View, consensus, from_crop, to_crop
 
 LOOKS = (View(zoom=0.92, turn=-20), View(zoom=1.12, turn=20))
-BOX = 2 / 1.5  # the box in the house's crop
+BOX = 2 / HOUSE_PADDING  # the box in the house's crop
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,6 @@ class Labelled:
     agreeing: Float[Tensor, " n"]
     followed: Float[Tensor, " n"]
     noise: Noise
-
-
-def house_crop(keypoints: Float[Tensor, "n 21 2"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
-    """Centre and half side of the house's crop around keypoints."""
-    low, high = keypoints.amin(1), keypoints.amax(1)
-    return (low + high) / 2, 0.75 * (high - low).amax(-1).clamp_min(0.02)
 
 
 def ramp(value: Tensor, none: float, full: float) -> Tensor:

@@ -22,12 +22,12 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from densehand.data.augment import look_up
-from densehand.data.fits import box_size
+from densehand.data.fits import box_size, house_crop
 from densehand.data.records import Records
 from densehand.errors import InputError
 from densehand.hand.anatomy import limit_violation
 from densehand.hand.model import HandModel
-from densehand.network.estimator import DHPE
+from densehand.network.estimator import DHPE, evaluating
 from densehand.network.mesh import MeshParameters
 from densehand.synth.config import WIDE
 from densehand.synth.retexture import Likeness, look_at_seeds
@@ -73,16 +73,13 @@ def parameters_of(records: Records) -> MeshParameters:
 @torch.no_grad()
 def estimate_seeds(network: DHPE, records: Records, size: int, batch: int = 32) -> MeshParameters:
     """The network's meshes of all records, from crops of `size`² around their keypoints; units of their pictures."""
-    was_training = network.training
-    network.eval()
-    low, high = records.keypoints.amin(1), records.keypoints.amax(1)
-    half, centre = 0.75 * (high - low).amax(-1).clamp_min(0.02), (low + high) / 2
+    centre, half = house_crop(records.keypoints)
     affine = torch.cat([half[:, None, None] * torch.eye(2, device=half.device), centre[..., None]], dim=-1)
     parts = []
-    for rows in torch.arange(len(records), device=half.device).split(batch):
-        crops = look_up(records.images[rows], affine[rows], half[rows], size)
-        parts.append(from_crop(network(crops).parameters[-1], centre[rows], half[rows]))
-    network.train(was_training)
+    with evaluating(network):
+        for rows in torch.arange(len(records), device=half.device).split(batch):
+            crops = look_up(records.images[rows], affine[rows], half[rows], size)
+            parts.append(from_crop(network(crops).parameters[-1], centre[rows], half[rows]))
     return MeshParameters(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from densehand.camera import ERROR_CROP
 from densehand.data.augment import Augmentation, augment
 from densehand.data.records import Records, TrainingBatch
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
-from densehand.network.estimator import DHPE
+from densehand.network.estimator import DHPE, evaluating
 
 PLAIN = Augmentation(
     rotation=0, any_rotation=0, zoom=(1.0, 1.0), shift=0, flip=0, colour=0, blur=0, noise=0, occluder=0, grey=0
@@ -40,20 +41,18 @@ class HeldBackPhotos:
 
     @torch.no_grad()
     def __call__(self, network: DHPE) -> dict[str, float]:
-        was_training = network.training
-        network.eval()
         heat, refined, mesh, right = [], [], [], []
 
         def error(points: Tensor, target: Tensor) -> Tensor:
-            return (points - target).norm(dim=-1).mean(-1) * 112
+            return (points - target).norm(dim=-1).mean(-1) * (ERROR_CROP / 2)
 
-        for batch in self.batches:
-            estimate = network(batch.images)
-            heat.append(error(estimate.keypoints[0], batch.keypoints))
-            refined.append(error(estimate.keypoints[-1], batch.keypoints))
-            mesh.append(error(estimate.skeletons[-1][..., :2], batch.keypoints))
-            right += [estimate.side_logit > 0, network(batch.images.flip(-1)).side_logit < 0]
-        network.train(was_training)
+        with evaluating(network):
+            for batch in self.batches:
+                estimate = network(batch.images)
+                heat.append(error(estimate.keypoints[0], batch.keypoints))
+                refined.append(error(estimate.keypoints[-1], batch.keypoints))
+                mesh.append(error(estimate.skeletons[-1][..., :2], batch.keypoints))
+                right += [estimate.side_logit > 0, network(batch.images.flip(-1)).side_logit < 0]
         figures: dict[str, float] = {}
         for name, values in (("heat", heat), ("refined", refined), ("mesh", mesh)):
             all_values = torch.cat(values)

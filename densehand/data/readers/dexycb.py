@@ -24,7 +24,7 @@ import numpy as np
 
 from densehand.data.readers import common
 from densehand.data.readers.common import BadLabel, Dataset, guarded
-from densehand.data.sample import HandParameters, MaskSource, Sample, read_npz
+from densehand.data.sample import HandParameters, MaskSource, Sample, read_npz_array
 from densehand.errors import DependencyError, InputError
 
 SUBJECTS = (
@@ -104,13 +104,13 @@ def _camera(root: Path, serial: str) -> np.ndarray:
 
 def _sample(name: str, image: Path, frame: int, side: str, betas: Any, camera: np.ndarray) -> Sample:
     path = image.with_name(f"labels_{frame:06d}.npz")
-    joints, points = read_npz(path, "joint_3d"), read_npz(path, "joint_2d")
+    joints, points = read_npz_array(path, "joint_3d"), read_npz_array(path, "joint_2d")
     if (joints == -1).all():
         return Sample(name, image, camera=camera.copy())
     if len(joints) != 1 or len(points) != 1:
         raise BadLabel(f"{len(joints)} hands, not 1")
     keypoints = common.numbers(points[0], (21, 2), "joint_2d")
-    pose = common.numbers(read_npz(path, "pose_m"), (1, 51), "pose_m")[0]
+    pose = common.numbers(read_npz_array(path, "pose_m"), (1, 51), "pose_m")[0]
     shape = common.numbers(betas, (10,), "betas")
     return Sample(
         name=name,
