@@ -7,7 +7,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from densehand.camera import Crop
 from densehand.errors import InputError
@@ -56,6 +56,11 @@ def crop_image(
     if samples > 1:
         warped = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(warped)
+
+
+def crop_mask(mask: Bool[np.ndarray, "H W"], crop: Crop, size: int) -> UInt8[np.ndarray, "s s"]:
+    """The crop of a mask, `size`² bytes: 255 where it is, in between at its edge."""
+    return crop_image(np.repeat(mask.astype(np.uint8)[..., None] * 255, 3, axis=2), crop, size)[..., 0]
 
 
 def _region(image: np.ndarray, crop: Crop, margin: float) -> tuple[np.ndarray, np.ndarray]:

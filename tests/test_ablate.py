@@ -10,11 +10,11 @@ from PIL import Image
 
 from densehand.ablation import ROW_NAMES
 from densehand.ablation.data import PoolStream, kept, rendered
-from densehand.ablation.rows import ROWS, full_weights, load_state, state_of, without_refiner
+from densehand.ablation.rows import ROWS, full_weights, state_of, take_refiner_out
 from densehand.cli import run as command
 from densehand.data.records import Records
-from densehand.errors import InputError
-from densehand.network.zoo import build_model
+from densehand.errors import InputError, WeightsError
+from densehand.network.zoo import build_model, fill
 from densehand.synth import Synthesizer
 from densehand.train.config import LossWeights
 from densehand.train.selfsup import parameters_of as fits
@@ -53,7 +53,7 @@ def test_without_refiner_the_last_skeleton_is_the_heat_maps_own(hand):
         network.regressor.f_ref.weight.normal_(std=0.1)
         images = torch.rand(2, 3, 64, 64)
         before = network(images)
-        after = without_refiner(network)(images)
+        after = take_refiner_out(network)(images)
     assert not torch.equal(before.keypoints[3], before.keypoints[0])
     for j in after.keypoints:
         assert torch.equal(j, before.keypoints[0])
@@ -64,15 +64,15 @@ def test_weights_come_back_from_their_state(hand, refiner):
     first, second = (build_model("dhpe-lite", hand).eval() for _ in range(2))
     other = build_model("dhpe-lite", hand)
     if not refiner:
-        first, second = without_refiner(first), without_refiner(second)
+        first, second = take_refiner_out(first), take_refiner_out(second)
     else:
-        other = without_refiner(other)
-    load_state(second, state_of(first))
+        other = take_refiner_out(other)
+    fill(second, state_of(first), "a", "dhpe-lite")
     with torch.no_grad():
         images = torch.rand(1, 3, 64, 64)
         assert torch.equal(first(images).parameters[-1], second(images).parameters[-1])
-    with pytest.raises(RuntimeError, match="another network"):
-        load_state(other, state_of(first))
+    with pytest.raises(WeightsError, match="a: "):
+        fill(other, state_of(first), "a", "dhpe-lite")
 
 
 # ---- shared hands and batches

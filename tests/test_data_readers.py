@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from reader_files import CAMERA, JOINTS, picture, projected, write
 
-from densehand.data.readers import common, dataset, dataset_names, missing_files, read_dataset
+from densehand.data.readers import common, dataset, dataset_names, read_dataset
 from densehand.data.sample import HandParameters, MaskSource, Sample
 from densehand.errors import InputError
 from densehand.hand.keypoints import ORDERS
@@ -52,7 +52,7 @@ def test_registry_is_complete_and_knows_the_fields():
 @pytest.mark.parametrize("name", dataset_names())
 def test_what_is_missing_is_told_by_name(name, tmp_path):
     for split in dataset(name).splits:
-        missing = missing_files(name, tmp_path, split)
+        missing = dataset(name).missing(tmp_path, split)
         assert missing, "an empty folder holds no dataset"
         with pytest.raises(InputError) as error:
             read_dataset(name, tmp_path, split)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reader_files import CAMERA, JOINTS, picture, projected, write
 
-from densehand.data.readers import missing_files, read_dataset
+from densehand.data.readers import dataset, read_dataset
 from densehand.errors import InputError
 from densehand.hand.keypoints import KNUCKLES, ORDERS
 
@@ -72,7 +72,8 @@ def test_panoptic_in_cmu_s_own_layout(tmp_path):
     assert np.flatnonzero(~left.visible).tolist() == [2] and left.read_image().shape == (224, 224, 3)
     assert dome.image == tmp_path / "hand143_panopticdb" / "imgs" / "00000000.jpg"
     assert "hand_pts" in bad.problem and "joint_self" in bad_dome.problem
-    assert missing_files("panoptic", tmp_path, "test") == ["annotations/panoptic_test.json or hand_labels/manual_test"]
+    missing = dataset("panoptic").missing(tmp_path, "test")
+    assert missing == ["annotations/panoptic_test.json or hand_labels/manual_test"]
 
 
 @pytest.mark.parametrize("folder", ["train", "all"])

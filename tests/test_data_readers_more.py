@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reader_files import CAMERA, JOINTS, picture, projected, write
 
-from densehand.data.readers import dataset, dataset_names, missing_files, read_dataset
+from densehand.data.readers import dataset, dataset_names, read_dataset
 from densehand.data.readers.dexycb import SERIALS, _split
 from densehand.data.readers.fpha import ORDER
 from densehand.errors import InputError
@@ -34,7 +34,7 @@ def test_h2o(tmp_path):
     np.testing.assert_allclose(right.joints_3d, JOINTS)
     np.testing.assert_allclose(right.keypoints_2d, projected())
     assert len(bad) == 4 and "64 numbers, not 128" in bad[0].problem and "not a file of numbers" in bad[-1].problem
-    assert "subject3/k2" in missing_files("h2o", tmp_path, "val")[0]
+    assert "subject3/k2" in dataset("h2o").missing(tmp_path, "val")[0]
 
 
 def test_fpha_order_is_the_readme_s():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from densehand.hand.model import HandModel
+from densehand.losses import mesh_edges
 from densehand.network.mesh import NUM_PARAMETERS, skeleton_in_crop
 from densehand.network.zoo import build_model
 from densehand.refine.paper import RefineWeights, detached, refine_estimate, refinement_energy, step_sizes
@@ -40,10 +41,11 @@ def test_the_skeleton_moves_to_the_evidence(case):
 def test_the_energy_never_rises(case):
     network, images, estimate = case
     weights = RefineWeights()
+    edges = mesh_edges(network.hand.faces)
     found = refine_estimate(network, images, estimate, steps=8, weights=weights)
     with torch.no_grad():
         before, after = (
-            refinement_energy(network, images, estimate, v, weights) for v in (estimate.parameters[-1], found.h)
+            refinement_energy(network, images, estimate, v, weights, edges) for v in (estimate.parameters[-1], found.h)
         )
     assert (after < before).all() and not found.converged.any()
     torch.testing.assert_close(found.before, before)

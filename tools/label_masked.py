@@ -1,7 +1,8 @@
 """Label photos that come with a mask and nothing else, for the 2D, 3D and shape terms of training (docs/selflabel.md).
 
     python tools/label_masked.py --photos DIR --pattern "train_*.jpg" --out masked [--model WEIGHTS] [--sheet FILE]
-    densehand data check densehand masked          # then a [[dataset]] table with name = "densehand", root = "masked"
+    densehand data check --dataset densehand masked
+    densehand train --config FILE …  # a [[dataset]] table in FILE: name = "densehand", root = "masked", weight = 0.07
 
 Beside each picture lies its mask, NAME.png: white the hand, perhaps with its forearm. The network finds the hand and
 looks at it several times; the mean of its meshes is then drawn onto the mask (the paper's L_Sh, through the renderer)
@@ -35,7 +36,7 @@ from densehand.network.estimator import DHPE
 from densehand.network.mesh import decode, encode
 from densehand.network.zoo import open_model
 from densehand.pipeline import HandEstimator
-from densehand.resample import crop_image
+from densehand.resample import crop_image, crop_mask
 from densehand.result import Hand
 from densehand.views import STRAIGHT, consensus, look
 
@@ -74,10 +75,9 @@ def find(estimator: HandEstimator, path: Path) -> Masked | str:
         return "no hand found under the mask"
     points = best.keypoints_2d
     crop = Crop.from_box([*points.min(0), *points.max(0)], AROUND, mirrored=best.side == "left")
-    grey = np.repeat(mask.astype(np.uint8)[..., None] * 255, 3, axis=2)
     return Masked(
         path, image, mask, best.side, crop, crop_image(image, crop, STORED_SIZE),
-        crop_image(grey, crop, SIDE)[..., 0].astype(np.float32) / 255,
+        crop_mask(mask, crop, SIDE).astype(np.float32) / 255,
     )  # fmt: skip
 
 
@@ -149,9 +149,10 @@ def row(network: DHPE, found: Masked, h: Float[Tensor, " 63"], folder: Path) -> 
     with write_atomically(folder / found.path.name) as temporary:
         temporary.write_bytes(found.path.read_bytes())
     metres = joints / float(decode(h).scale) * ((-1, 1, 1) if found.side == "left" else (1, 1, 1))
+    metres = metres - metres[0]
     return {
         "image": found.path.name, "mask": f"{name}.png", "side": found.side,
-        "keypoints_px": np.round(points, 2).tolist(), "joints_m": np.round(metres - metres[0], 5).tolist(),
+        "keypoints_px": points.astype(float).round(2).tolist(), "joints_m": metres.astype(float).round(5).tolist(),
     }  # fmt: skip
 
 

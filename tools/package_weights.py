@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from densehand.evaluate import append_rows, by_source, measure
-from densehand.network.zoo import WEIGHTS_FOLDER, open_model, save_weights
+from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, open_model, save_weights
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 
@@ -48,8 +48,7 @@ def main() -> None:
     card: dict[str, Any] = {"recipe": recipe, "input_size": network.config.input_size}
     save_weights(network, target, card=card)  # the figures below are those of the file as stored
     figures = measured(target, options.fixtures, refine=0)
-    card["accuracy"] = {f: {k: round(v, 3) for k, v in groups["all"].items()} for f, groups in figures.items()}
-    save_weights(network, target, card=card)
+    amend_card(target, accuracy={f: {k: round(v, 3) for k, v in g["all"].items()} for f, g in figures.items()})
     rows = [
         {"model": name, "commit": measured_at, "refine": 0, "fixture": fixture, "source": source,
          **{k: round(v, 4) for k, v in values.items()}}

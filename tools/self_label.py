@@ -141,7 +141,7 @@ def tile(picture: np.ndarray, points: torch.Tensor, words: str, side: int = 200)
 
 
 def sheet(hand: HandModel, made: Labelled, photos: PhotoSet, rows: list[int]) -> np.ndarray:
-    """For each photo: the teacher, the new label, the new mesh's skeleton; four photos a line of twelve."""
+    """For each photo: the teacher, the new label, the new mesh's skeleton; three photos a line of nine."""
     mesh = project_fits(hand, made.fits)
     weight = made.fits.keypoint_weight
     assert weight is not None and made.fits.trust is not None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor, nn
 
 from densehand.data.augment import Augmentation
 from densehand.network.estimator import DHPE
+from densehand.network.storage import is_stored
 from densehand.train.config import LossWeights, paper_config
 
 KEYPOINT_NUMBERS = 42
@@ -67,7 +67,7 @@ class NoRefiner(nn.Module):
         return inputs[..., -KEYPOINT_NUMBERS:]
 
 
-def without_refiner(network: DHPE) -> DHPE:
+def take_refiner_out(network: DHPE) -> DHPE:
     """The same network with f_Ref taken out (changed in place)."""
     network.regressor.f_ref = NoRefiner()  # type: ignore[assignment]
     return network
@@ -75,16 +75,4 @@ def without_refiner(network: DHPE) -> DHPE:
 
 def state_of(network: DHPE) -> dict[str, Tensor]:
     """Weights without the hand model's, on the CPU, for a file."""
-    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith("hand.")}
-    return {k: v if v.ndim else v.reshape(1) for k, v in state.items()}
-
-
-def load_state(network: DHPE, state: Mapping[str, Tensor]) -> None:
-    """Put `state_of`'s weights back. Raises RuntimeError where they are of another network."""
-    own = network.state_dict()
-    filled = {k: state[k].reshape(v.shape) if k in state else v for k, v in own.items()}
-    absent = [k for k in own if k not in state and not k.startswith("hand.")]
-    if absent or set(state) - set(own):
-        raise RuntimeError(f"weights of another network: {len(absent)} tensors are absent")
-    with torch.no_grad():
-        network.load_state_dict(filled)
+    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items() if is_stored(k)}

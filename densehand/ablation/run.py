@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from densehand.ablation.data import TEST_SEED, PoolStream, kept, rendered
 from densehand.ablation.measure import TestHands, measure
-from densehand.ablation.rows import HEAD_START_OFF, ROWS, UPRIGHT, Row, full_weights, load_state, state_of
-from densehand.ablation.rows import without_refiner as take_refiner_out
+from densehand.ablation.rows import HEAD_START_OFF, ROWS, UPRIGHT, Row, full_weights, state_of, take_refiner_out
 from densehand.ablation.training import fit
 from densehand.data.records import Records
 from densehand.errors import InputError, WeightsError
@@ -265,7 +264,8 @@ class Ablation:
             network = zoo.build_model(self.options.model, self.hand).to(self.device)
             if not ROWS[name].refiner:
                 take_refiner_out(network)
-            load_state(network, load_file(self.place(name, seed) / "weights.safetensors"))
+            path = self.place(name, seed) / "weights.safetensors"
+            zoo.fill(network, load_file(path), path, network.config.name)
             network.requires_grad_(False)
             test, curves = self.test.first(hands), {}
             for mode, counts in (("fast", FAST_CURVE), ("paper", PAPER_CURVE)):

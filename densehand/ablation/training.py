@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 
+from densehand.errors import WeightsError
 from densehand.files import write_bytes
 from densehand.network.estimator import DHPE
+from densehand.train.checkpoints import step_of
 from densehand.train.module import Training
 
 CURVE_POINTS = 6
@@ -62,11 +63,9 @@ class Begin(Callback):
 
 def usable_checkpoint(path: Path) -> tuple[Path | None, int]:
     """The checkpoint and its step; None and 0 where there is none, or what there is was cut off while written."""
-    if not path.is_file():
-        return None, 0
     try:
-        return path, int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
-    except Exception:  # zipfile, pickle and torch each have errors of their own for a file cut short
+        return path, step_of(path)
+    except WeightsError:
         return None, 0
 
 

@@ -113,7 +113,7 @@ def draw_tile(sample: Sample, image: np.ndarray) -> np.ndarray:
     from densehand.camera import HOUSE_PADDING, Crop
     from densehand.draw import LABEL_COLOURS, draw_skeleton
     from densehand.errors import DensehandError
-    from densehand.resample import crop_image
+    from densehand.resample import crop_image, crop_mask
 
     box = sample.box if sample.box is not None and np.isfinite(sample.box).all() else None
     height, width = image.shape[:2]
@@ -131,7 +131,7 @@ def draw_tile(sample: Sample, image: np.ndarray) -> np.ndarray:
     except DensehandError:
         mask = None  # the report has counted it
     if mask is not None:
-        inside = crop_image(np.repeat(mask.astype(np.uint8)[..., None] * 255, 3, axis=2), crop, TILE)[..., 0] > 127
+        inside = crop_mask(mask, crop, TILE) > 127
         tile[inside] = tile[inside] // 2 + np.array([20, 110, 60], np.uint8)
     if box is not None:
         ends = ((box.reshape(2, 2) - low) * zoom).round().astype(int)

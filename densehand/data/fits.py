@@ -23,10 +23,10 @@ from densehand.data.photos import PhotoSet
 from densehand.errors import InputError
 from densehand.files import write_atomically
 from densehand.hand.anatomy import limit_violation, pose_to_anatomical
+from densehand.hand.keypoints import PALM
 from densehand.hand.model import HandModel
 
 MASK_SIZE = 64  # side of masks over the stored picture: the mask head has 32 cells over a part of it
-PALM = [0, 1, 5, 9, 13, 17]  # keypoints that hardly move against each other: they give the first rotation
 
 
 @dataclass
@@ -119,8 +119,8 @@ def first_guess(
     count = len(keypoints)
     pose = hand.mean_pose.expand(count, 45).clone()
     shape = keypoints.new_zeros(count, 10)
-    rest = hand.skeleton(pose[:1], shape[:1])[0, PALM]
-    palm = world[:, PALM]
+    rest = hand.skeleton(pose[:1], shape[:1])[0, list(PALM)]
+    palm = world[:, list(PALM)]
     turn = roma.rigid_vectors_registration(
         (rest - rest.mean(0)).expand_as(palm).contiguous(), palm - palm.mean(1, keepdim=True)
     )

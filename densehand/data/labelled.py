@@ -29,7 +29,7 @@ from densehand.errors import InputError
 from densehand.hand.fit import fit_skeleton
 from densehand.hand.model import HandModel
 from densehand.rays import turn_to_ray
-from densehand.resample import crop_image
+from densehand.resample import crop_image, crop_mask
 
 AROUND = 2.2  # side of the stored square over the hand's box: crops that are turned and shifted stay within
 MASK_SIZE = 128
@@ -104,14 +104,12 @@ def cut_hand(sample: Sample, image: UInt8[np.ndarray, "H W 3"]) -> Cut | str:
     crop = Crop.from_box([*low, *high], AROUND, mirrored=sample.side == "left")
     points = np.where(known[:, None], points, (low + high) / 2)  # unlabelled ones must not widen the box
     mask = sample.read_mask()
-    if mask is not None:
-        grey = crop_image(np.repeat(mask.astype(np.uint8)[..., None] * 255, 3, axis=2), crop, MASK_SIZE)[..., 0]
     return Cut(
         picture=crop_image(image, crop, STORED_SIZE),
         keypoints=np.asarray(crop.to_crop(points), np.float32),
         weight=known.astype(np.float32),
         joints=_joints(sample),
-        mask=None if mask is None else grey,
+        mask=None if mask is None else crop_mask(mask, crop, MASK_SIZE),
     )
 
 

@@ -1,19 +1,13 @@
 """The detector's weights file and its card: the format of :mod:`densehand.network.zoo`, under the name "detector"."""
 
-import hashlib
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as serialise_safetensors
-from torch import nn
 
 from densehand.detect.model import DetectorNet
-from densehand.errors import WeightsError
-from densehand.files import write_bytes
-from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, fill, load_state
+from densehand.network.storage import pack
+from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, fill, load_state, write_model
 
 NAME = "detector"
 INPUT_SIZE = 256  # pixels of the photo's longer side in the network's eye
@@ -35,31 +29,9 @@ def save_net(net: DetectorNet, path: str | Path, **card: Any) -> ModelCard:
     ``card`` may give ``recipe``, ``accuracy`` and ``licence``. Raises ``WeightsError`` rather than write values not
     finite.
     """
-    path = Path(path)
-    halves = {f"{name}.weight" for name, module in net.named_modules() if isinstance(module, nn.Conv2d)}
-    state = {
-        name: (tensor.half() if name in halves else tensor).detach().cpu().contiguous()
-        for name, tensor in net.state_dict().items()
-        if not name.endswith("num_batches_tracked") and not name.startswith("keypoints.")  # the auxiliary head stays
-    }
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor.float()).all():
-            raise WeightsError(f"{path}: not written, {name} has values that are not finite; train again")
-    data = serialise_safetensors(state, metadata={"model": NAME})
-    filled = ModelCard(
-        model=NAME,
-        sha256=hashlib.sha256(data).hexdigest(),
-        bytes=len(data),
-        storage="fp16",
-        hand="",
-        input_size=INPUT_SIZE,
-        **card,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, data)
-    text = json.dumps(asdict(filled), indent=2, ensure_ascii=False) + "\n"
-    write_bytes(path.with_suffix(".json"), text.encode())
-    return filled
+    # the auxiliary head of training stays behind
+    packed = {name: tensor for name, tensor in pack(net, "fp16").items() if not name.startswith("keypoints.")}
+    return write_model(Path(path), NAME, packed, storage="fp16", hand="", input_size=INPUT_SIZE, **card)
 
 
 def load_net(path: str | Path | None = None) -> DetectorNet:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densehand.hand import rotations as roma
-from densehand.hand.keypoints import JOINT_NAMES
+from densehand.hand.keypoints import JOINT_NAMES, KEYPOINT_NAMES
 
 # The axis each finger flexes about, in the hand frame; the part along a bone is dropped for that bone. The arch of the
 # palm turns the ring and little fingers' pads towards the thumb; the thumb's nail looks sideways.
@@ -69,15 +69,11 @@ def joint_frames(keypoints: Float[Tensor, "21 3"]) -> Float[Tensor, "15 3 3"]:
     hand's thumb-ward axis, as far as it is perpendicular to the bone; so spread fingers converge when they curl, as
     real ones do towards the scaphoid.
     """
-    first_keypoint = {"thumb": 1, "index": 5, "middle": 9, "ring": 13, "little": 17}
     frames = []
     for name in JOINT_NAMES[1:]:
-        finger, joint = name.split("_")
-        k = first_keypoint[finger] + {"mcp": 0, "pip": 1, "dip": 2, "cmc": 0, "ip": 2}[joint]
-        if name == "thumb_mcp":
-            k += 1
+        k = KEYPOINT_NAMES.index(name)
         twist = torch.nn.functional.normalize(keypoints[k + 1] - keypoints[k], dim=0)
-        guide = keypoints.new_tensor(FLEXION_GUIDES[finger])
+        guide = keypoints.new_tensor(FLEXION_GUIDES[name.split("_")[0]])
         flexion = torch.nn.functional.normalize(guide - (guide @ twist) * twist, dim=0)
         frames.append(torch.stack([flexion, torch.linalg.cross(twist, flexion), twist]))
     return torch.stack(frames)
@@ -93,10 +89,8 @@ def joint_limits() -> tuple[Float[Tensor, "15 3"], Float[Tensor, "15 3"]]:
 def relaxed_angles() -> Float[Tensor, "15 3"]:
     """[flexion, abduction, twist] of the relaxed hand, radians, float64."""
     rows = []
-    for name in JOINT_NAMES[1:]:
-        finger, joint = name.split("_")
-        index = {"mcp": 0, "pip": 1, "dip": 2, "cmc": 0, "ip": 2}[joint] + (name == "thumb_mcp")
-        rows.append((_RELAXED_DEGREES[finger][index], 0.0, 0.0))
+    for place, name in enumerate(JOINT_NAMES[1:]):  # three joints a finger, from the palm on
+        rows.append((_RELAXED_DEGREES[name.split("_")[0]][place % 3], 0.0, 0.0))
     return torch.tensor(rows, dtype=torch.float64) * (math.pi / 180)
 
 

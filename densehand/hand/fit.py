@@ -14,10 +14,9 @@ from torch import Tensor
 from densehand.hand import rotations as roma
 from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
 from densehand.hand.articulate import ANGLES, LOG_SCALE, SHAPE, TRANSLATION, TURN, Articulation, place
+from densehand.hand.keypoints import PALM
 from densehand.hand.levenberg import Local, minimise
 from densehand.hand.model import HandModel
-
-_PALM = [0, 1, 5, 9, 13, 17]
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,6 @@ def aligned_error(found: Float[Tensor, "*b n 3"], truth: Float[Tensor, "*b n 3"]
 
 def _palm_similarity(rest: Tensor, target: Tensor) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, " b"]]:
     turn, _, scale = roma.rigid_points_registration(
-        rest[_PALM].expand(len(target), -1, -1), target[:, _PALM], compute_scaling=True
+        rest[list(PALM)].expand(len(target), -1, -1), target[:, list(PALM)], compute_scaling=True
     )
     return turn, scale

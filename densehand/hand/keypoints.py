@@ -27,6 +27,9 @@ FINGERTIPS: tuple[int, ...] = (4, 8, 12, 16, 20)
 KNUCKLES: tuple[int, ...] = (1, 5, 9, 13, 17)
 """Keypoint index of each finger's first joint (thumb: CMC, others: MCP), in the order of `FINGERS`."""
 
+PALM: tuple[int, ...] = (0, *KNUCKLES)
+"""Keypoints that hardly move against each other: they give a first rotation."""
+
 KEYPOINT_PARENTS: tuple[int, ...] = (-1, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19)
 
 BONES: tuple[tuple[int, int], ...] = tuple((parent, child) for child, parent in enumerate(KEYPOINT_PARENTS) if child)

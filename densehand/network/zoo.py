@@ -89,16 +89,10 @@ def build_model(name: str | DHPEConfig, hand: nn.Module | None = None, imagenet:
     GPU.
     """
     config = name if isinstance(name, DHPEConfig) else get_config(name)
-    model = DHPE(config, _default_hand() if hand is None else hand)
+    model = DHPE(config, HandModel.load("open") if hand is None else hand)
     if imagenet:
         model.evidence.trunk.load_state_dict(load_imagenet_trunk(config.backbone).state_dict())
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _default_hand() -> nn.Module:
-    from densehand.hand import HandModel
-
-    return HandModel.load("open")
 
 
 def hand_fingerprint(hand: nn.Module) -> str:
@@ -135,24 +129,29 @@ def save_weights(
     storage = storage or model.config.storage
     if any(isinstance(m, ConvBN) and not isinstance(m.bn, nn.BatchNorm2d) for m in model.modules()):
         raise WeightsError(f"{path}: not written, as batch norms are folded in; load the model with fuse=False")
-    packed = pack(model, storage)
-    for name, tensor in packed.items():
+    hand, fingerprint = getattr(model.hand, "name", "open"), hand_fingerprint(model.hand)
+    entries = {"storage": storage, "hand": hand, "hand_fingerprint": fingerprint} | (card or {})
+    return write_model(path, model.config.name, pack(model, storage), **entries)
+
+
+def write_model(path: Path, name: str, packed: dict[str, Tensor], **entries: Any) -> ModelCard:
+    """Write what is packed and the card beside it; returns the card.
+
+    Raises ``WeightsError`` rather than write values not finite.
+    """
+    for key, tensor in packed.items():
         if not torch.isfinite(tensor.float()).all():
-            raise WeightsError(f"{path}: not written, {name} has values that are not finite or exceed 16-bit floats")
-    data = serialise_safetensors(packed, metadata={"model": model.config.name})
-    filled = ModelCard(
-        model=model.config.name,
-        sha256=hashlib.sha256(data).hexdigest(),
-        bytes=len(data),
-        storage=storage,
-        hand=getattr(model.hand, "name", "open"),
-        hand_fingerprint=hand_fingerprint(model.hand),
-        **(card or {}),
-    )
+            raise WeightsError(f"{path}: not written, {key} has values that are not finite or exceed 16-bit floats")
+    data = serialise_safetensors(packed, metadata={"model": name})
+    card = ModelCard(model=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), **entries)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data)
-    write_bytes(path.with_suffix(".json"), (json.dumps(asdict(filled), indent=2, ensure_ascii=False) + "\n").encode())
-    return filled
+    _write_card(path.with_suffix(".json"), asdict(card))
+    return card
+
+
+def _write_card(path: Path, record: dict[str, Any]) -> None:
+    write_bytes(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def load_card(name: str) -> ModelCard:
@@ -173,7 +172,7 @@ def amend_card(weights: Path, **entries: Any) -> None:
     card = weights.with_suffix(".json")
     record = json.loads(card.read_bytes()) | entries
     ModelCard(**record)  # no other entries
-    write_bytes(card, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    _write_card(card, record)
 
 
 def _read_card(path: Path, name: str | None = None) -> ModelCard:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from densehand import losses
@@ -59,7 +59,7 @@ def refinement_energy(
     estimate: Estimate,
     h: Float[Tensor, "b 63"],
     weights: RefineWeights,
-    edges: Tensor | None = None,
+    edges: Int[Tensor, "e 2"],
 ) -> Float[Tensor, " b"]:
     """The energy of eq. 13, one number a hand. The costly terms are left out where their weight is 0."""
     target, confidence = estimate.keypoints[-1], estimate.keypoint_confidence
@@ -76,7 +76,6 @@ def refinement_energy(
     if weights.laplacian:
         vertices = network.mesh(h)[0] / decode(h).scale[:, None, None]
         hand = network.hand
-        edges = losses.mesh_edges(hand.faces) if edges is None else edges
         energy = energy + weights.laplacian * losses.laplacian(vertices, edges, hand.template)
     return energy
 

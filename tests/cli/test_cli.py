@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from cli_helpers import names, one_error
@@ -63,16 +62,14 @@ def test_version_and_help(capsys):
     assert caught.value.code == 0
 
 
-def test_help_is_quick_and_free_of_heavy_imports():
+def test_help_is_free_of_heavy_imports():
     code = (
         "import sys; from densehand.cli import run; status = run(['--help']);"
         "heavy = {'torch', 'numpy', 'cv2', 'PIL', 'trimesh'} & set(sys.modules); assert not heavy, heavy;"
         "sys.exit(status)"
     )
-    start = time.perf_counter()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert time.perf_counter() - start < 5  # 0.2 s on an idle machine
 
 
 def test_the_program_as_installed(photos, tmp_path, model):

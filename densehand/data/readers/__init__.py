@@ -23,7 +23,7 @@ _MODULES = (
     "own", "freihand", "ho3d", "rhd", "stb", "coco", "interhand", "h2o", "fpha", "dexycb", "dexter", "ego2hands",
 )  # fmt: skip
 
-__all__ = ["BadLabel", "Dataset", "dataset", "dataset_names", "missing_files", "read_dataset"]
+__all__ = ["BadLabel", "Dataset", "dataset", "dataset_names", "read_dataset"]
 
 
 def _registry() -> dict[str, Dataset]:
@@ -44,12 +44,6 @@ def dataset(name: str) -> Dataset:
     return registry[name]
 
 
-def missing_files(name: str, root: Path | str, split: str | None = None) -> list[str]:
-    """What is needed below `root` and not there. Raises InputError for an unknown dataset or split, or no folder."""
-    known, folder, chosen = _resolve(name, root, split)
-    return known.missing(folder, chosen)
-
-
 def read_dataset(name: str, root: Path | str, split: str | None = None) -> Iterator[Sample]:
     """The samples of a split (None: the dataset's first), in the published order.
 
@@ -57,15 +51,11 @@ def read_dataset(name: str, root: Path | str, split: str | None = None) -> Itera
         InputError: unknown dataset or split, no folder, files missing (all named), a label file that cannot be read.
         DependencyError: the format needs a package that is not installed.
     """
-    known, folder, chosen = _resolve(name, root, split)
+    known = dataset(name)
+    if split is not None and split not in known.splits and not known.open_splits:
+        raise InputError(f"{known.title} has no split {split!r}; known: {', '.join(known.splits)}")
+    folder, chosen = need_folder(root, known.title), split or known.splits[0]
     missing = known.missing(folder, chosen)
     if missing:
         raise InputError(f"{folder}: {known.title} ({chosen}) lacks {', '.join(missing)}; see docs/datasets.md")
     return known.read(folder, chosen)
-
-
-def _resolve(name: str, root: Path | str, split: str | None) -> tuple[Dataset, Path, str]:
-    known = dataset(name)
-    if split is not None and split not in known.splits and not known.open_splits:
-        raise InputError(f"{known.title} has no split {split!r}; known: {', '.join(known.splits)}")
-    return known, need_folder(root, known.title), split or known.splits[0]
