@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from densehand.data.fits import Fits, house_crop, project_fits, render_masks
-from densehand.data.photos import PhotoSet, load_photos
+from densehand.data.photos import BLOCK, PhotoSet, frame_number, load_photos
 from densehand.data.records import records_from_photos
 from densehand.draw import draw_skeleton
 from densehand.errors import DensehandError, InputError
@@ -124,11 +124,11 @@ def account(made: Labelled, photos: PhotoSet, before: Fits | None) -> dict[str, 
 
 
 def differing(made: Labelled, photos: PhotoSet, count: int) -> list[int]:
-    """Photos whose labels lie farthest from the teacher, one of each stretch of 40 neighbouring frames."""
+    """Photos whose labels lie farthest from the teacher, one of each stretch of neighbouring frames."""
     chosen: dict[tuple[str, int], int] = {}
     for index in moved(made.fits.labels, made.teacher).mean(1).argsort(descending=True).tolist():
-        digits = "".join(c for c in Path(photos.names[index]).stem.split("_")[0] if c.isdigit())
-        chosen.setdefault((photos.sources[index], int(digits or index) // 40), index)
+        number = frame_number(Path(photos.names[index]).stem.split("_")[0])
+        chosen.setdefault((photos.sources[index], number // BLOCK), index)
     return list(chosen.values())[:count]
 
 

@@ -80,13 +80,17 @@ class PhotoSet:
 SPLITS = ("train", "held-back", "all")
 
 
-def held_back(frame: str, every: int = 12, block: int = 40) -> bool:
-    """Whether a crop belongs to the held-back share: whole blocks of neighbouring frames, because many are video.
+BLOCK, EVERY = 40, 12  # neighbouring frames that go together, and of how many such blocks one is held back
 
-    `frame` ends in a number (`source/00123`); blocks of `block` consecutive numbers are kept or held back together.
-    """
-    digits = "".join(c for c in frame.rsplit("/", 1)[-1] if c.isdigit())
-    return (int(digits or 0) // block) % every == every - 1
+
+def frame_number(frame: str) -> int:
+    """`source/00123` → 123; 0 where there is no digit."""
+    return int("".join(c for c in frame.rsplit("/", 1)[-1] if c.isdigit()) or 0)
+
+
+def held_back(frame: str) -> bool:
+    """Whether a crop belongs to the held-back share: whole blocks of neighbouring frames, because many are video."""
+    return (frame_number(frame) // BLOCK) % EVERY == EVERY - 1
 
 
 def need_folder(path: Path | str, holds: str) -> Path:

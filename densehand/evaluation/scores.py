@@ -21,7 +21,7 @@ from densehand.camera import Crop
 from densehand.data.augment import augment
 from densehand.data.augmentation import Augmentation
 from densehand.data.fits import fit_photos
-from densehand.data.photos import load_photos, need_folder, read_picture, read_rows
+from densehand.data.photos import BLOCK, frame_number, load_photos, need_folder, read_picture, read_rows
 from densehand.data.records import records_from_photos
 from densehand.detect.data import EMPTY_FRAMES, background_selected, is_held_back
 from densehand.errors import InputError
@@ -32,7 +32,6 @@ from densehand.resample import crop_image
 
 SEED = 20_261_123  # of the rendered hands; no training's, nor that of any other measurement
 BATCH = 32
-BLOCK = 40  # frames of a film that go together when hands are split for cross-validation
 NEIGHBOURS = 10  # backgrounds that go together: some are cut from one photo
 TRUSTED = 0.5  # photos whose fit explains the teacher's keypoints less well say little of the truth
 AS_DETECTED = Augmentation(
@@ -143,7 +142,7 @@ def frame_looks(network: DHPE, photos: Path, count: int) -> Looks:
         raise InputError(f"{path}: no frames to take hand-free parts from; give a folder of photos that has them")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     rows = [row for row in rows if row["boxes"] or row["teacher"] or _name(row) in EMPTY_FRAMES]
-    rows = [row for row in rows if is_held_back(_number(_name(row)))]
+    rows = [row for row in rows if is_held_back(frame_number(_name(row)))]
     rng, crops, group = np.random.default_rng(SEED), [], []
     for index in _spread(len(rows), count):
         row = rows[index]
@@ -197,9 +196,4 @@ def _name(row: dict) -> str:
 
 def _block(frame: str) -> str:
     """Neighbouring frames of one source: `source/00123` → `source/3`."""
-    return f"{frame.rpartition('/')[0]}/{_number(frame) // BLOCK}"
-
-
-def _number(frame: str) -> int:
-    """`source/00123` → 123."""
-    return int("".join(c for c in frame.rpartition("/")[2] if c.isdigit()) or 0)
+    return f"{frame.rpartition('/')[0]}/{frame_number(frame) // BLOCK}"

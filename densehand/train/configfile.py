@@ -51,16 +51,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a TOML file ({error}); repair that line") from error
 
 
-def load_config(
-    name: str | Path = "", given: Mapping[str, Any] | None = None, base: TrainConfig | None = None
-) -> TrainConfig:
-    """The configuration of a run: what is `given` wins over the file, the file over the defaults.
+def load_config(name: str | Path = "", given: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration of a run: what is `given` wins over the file, the file over the defaults, which for the model
+    "dhpe-paper" have the paper's loss.
 
     Args:
         name: a .toml file or the name of a packaged configuration; "" for none.
         given: nested tables of options, as the command line gives them.
-        base: what holds where both are silent. By default `TrainConfig()`, with the paper's loss where the model is
-            "dhpe-paper".
 
     Errors:
         InputError: no such file, no TOML, an unknown or impossible option. DependencyError: see `read_toml`.
@@ -68,9 +65,8 @@ def load_config(
     path = find_config(name) if name else None
     table = read_toml(path) if path else {}
     given = given or {}
-    if base is None:
-        base = TrainConfig()
-        if given.get("model", table.get("model")) == "dhpe-paper":
-            paper = paper_config()
-            base = replace(base, weights=paper.weights, mask_terms_share=paper.mask_terms_share)
+    base = TrainConfig()
+    if given.get("model", table.get("model")) == "dhpe-paper":
+        paper = paper_config()
+        base = replace(base, weights=paper.weights, mask_terms_share=paper.mask_terms_share)
     return updated(updated(base, table, str(path)), given, "command line")
