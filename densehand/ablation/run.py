@@ -32,7 +32,7 @@ from densehand.train.config import TrainConfig
 from densehand.train.module import Training
 from densehand.train.run import build
 from densehand.train.selfsup import Reseeding, check_seeds, estimate_seeds, reseeded
-from densehand.train.stream import load_records, seeded
+from densehand.train.stream import load_records, pool_size, seeded
 
 WATCHED = 64  # test hands that the learning curves are measured on
 SEEDS_LOOKED_AT = 256  # hands of the pool of which new samples may be made
@@ -114,9 +114,7 @@ class Ablation:
 
     @cached_property
     def synthesizer(self) -> Synthesizer:
-        """Renders larger pictures than needed: they are cut anew, turned, each time they are used."""
-        size = round(self.options.size * 1.25 / 32) * 32
-        return Synthesizer(self.hand, None, self.device, size, config=WIDE)
+        return Synthesizer(self.hand, None, self.device, pool_size(self.options.size), config=WIDE)
 
     def pool(self, seed: int) -> Records:
         """The training hands of a seed."""

@@ -31,6 +31,7 @@ from densehand.synth.config import WIDE, SynthConfig
 from densehand.train.config import TrainConfig
 from densehand.train.module import Training
 from densehand.train.run import load_start
+from densehand.train.stream import pool_size
 from densehand.train.validate import HeldBackPhotos
 
 
@@ -161,9 +162,7 @@ class Measurement:
             warmup=max(1, options.steps // 10), final_lr=0.05, ema=0.0, photo_share=0.0, negative_share=0.0,
             freeze_batchnorm=True, seed=seed, checkpoint_every=options.steps + 1, device="cpu",
         )  # fmt: skip
-        # larger than needed, as in training: pictures are cut anew, turned, each time they are used
-        side = round(options.size * 1.25 / 32) * 32
-        maker = synthesizer(VARIANTS[name], self.hand, side, self.backgrounds, self.known)
+        maker = synthesizer(VARIANTS[name], self.hand, pool_size(options.size), self.backgrounds, self.known)
         pool = rendered(maker, options.pool, seed)
         module = Training(self.network(seed), PoolStream(config, self.hand, [(pool, options.batch)]), config)
         with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.synth import Synthesizer
 from densehand.train.selfsup import WIDE, Reseeder
-from densehand.train.stream import SynthPool, seeded
+from densehand.train.stream import SynthPool, pool_size, seeded
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class AdaptStream:
         self.device = records.images.device
         self.hand, self.own, self.backgrounds, self.size = hand, records, backgrounds, size
         self.seed, self.replay, self.augmentation = seed, replay, augmentation or Augmentation()
-        side = round(size * 1.25 / 32) * 32
-        synthesizer = Synthesizer(hand, backgrounds, self.device, side, poses=records.pose, config=WIDE)
+        synthesizer = Synthesizer(hand, backgrounds, self.device, pool_size(size), poses=records.pose, config=WIDE)
         self.pools: dict[str, SynthPool] = {}
         self.source = source = Reseeder(hand, records, synthesizer=synthesizer)
         self.reseeding = source.check.started

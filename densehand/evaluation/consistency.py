@@ -19,7 +19,7 @@ from densehand.evaluation.prediction import Prediction
 from densehand.evaluation.systems import System
 from densehand.files import ensure_folder, write_bytes
 from densehand.hand.keypoints import KEYPOINT_NAMES
-from densehand.metrics import CROP_PADDINGS, Consistency, palm_frame, view_consistency
+from densehand.metrics import Consistency, crop_consistency, palm_frame, view_consistency
 
 CROPS, VIEWS = "crops", "views"
 
@@ -55,7 +55,7 @@ def measure(
     journals: Sequence[Journal],
     tick: Callable[[], None] = lambda: None,
 ) -> list[Scatter]:
-    """`CROPS`: of each photo with a box, over `CROP_PADDINGS`; `VIEWS`: of the photos that share a `hand_id`.
+    """`CROPS`: of each photo with a box, over `metrics.CROP_PADDINGS`; `VIEWS`: of the photos that share a `hand_id`.
 
     Raises InputError for another kind, where there is no hand to measure, or as `Journal.known`.
     """
@@ -104,15 +104,13 @@ def _crops_row(case: Case, system: System, image: np.ndarray | str) -> dict[str,
     if isinstance(image, str):
         return {"skipped": image}
     assert case.box is not None
-    answers = []
-    for padding in CROP_PADDINGS:
-        try:
-            answers.append(_joints(system.crop(case.box, image, padding)))
-        except DensehandError as error:  # a box off the picture, say
-            if not system.needs_picture:
-                raise
-            return {"skipped": str(error)}
-    return _plain(view_consistency(answers))
+    box = case.box
+    try:
+        return _plain(crop_consistency(lambda padding: _joints(system.crop(box, image, padding))))
+    except DensehandError as error:  # a box off the picture, say
+        if not system.needs_picture:
+            raise
+        return {"skipped": str(error)}
 
 
 def _view_row(case: Case, system: System, image: np.ndarray | str) -> dict[str, Any]:

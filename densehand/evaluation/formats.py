@@ -58,11 +58,17 @@ def read_predictions(path: Path | str, about: Reading | None = None) -> Predicti
     path, about = Path(path), about or Reading()
     if not path.is_dir():
         return _read_file(path, about, alone=True)
-    files = sorted(entry for entry in path.iterdir() if entry.suffix in (".json", ".jsonl"))
-    parts = [_read_file(entry, about, alone=False) for entry in files]
+    parts = [_read_file(entry, about, alone=False) for entry in prediction_files(path)]
     if not parts:
         raise InputError(f"{path}: no .json or .jsonl in this folder; give predictions: {FORMATS}")
     return Predictions(pictures=[entry for part in parts for entry in part.pictures])
+
+
+def prediction_files(path: Path) -> list[Path]:
+    """A file itself, or those of a folder that are read, sorted."""
+    if not path.is_dir():
+        return [path]
+    return sorted(entry for entry in path.iterdir() if entry.suffix in (".json", ".jsonl"))
 
 
 def _read_file(path: Path, about: Reading, alone: bool) -> Predictions:

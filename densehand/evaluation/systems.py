@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +17,7 @@ from densehand.data.readers import common
 from densehand.data.readers.coco import FILES as COCO_FILES
 from densehand.errors import DependencyError, InputError
 from densehand.evaluation.cases import Case, split_of
-from densehand.evaluation.formats import PictureTable, Reading, read_predictions
+from densehand.evaluation.formats import PictureTable, Reading, prediction_files, read_predictions
 from densehand.evaluation.mediapipe_hands import find_hands, open_mediapipe
 from densehand.evaluation.prediction import Prediction, from_hand, match
 from densehand.photo import HandBox
@@ -216,8 +215,7 @@ def weights_digest(network: torch.nn.Module | None) -> str:
 def file_digest(path: Path) -> str:
     """Of a file, or of all files of a folder that are read."""
     digest = hashlib.sha256()
-    files: Sequence[Path] = sorted(chain(path.glob("*.json"), path.glob("*.jsonl"))) if path.is_dir() else [path]
-    for entry in files:
+    for entry in prediction_files(path):
         digest.update(entry.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -94,6 +94,11 @@ def rarity(likeness: Float[Tensor, "n d"], power: float, neighbours: int = 30) -
     return torch.cat(parts) ** power
 
 
+def pool_size(size: int) -> int:
+    """Side of rendered pictures for crops of `size`²: larger, as they are cut anew, turned, each time they are used."""
+    return round(size * 1.25 / 32) * 32
+
+
 class SynthPool:
     """A ring of rendered hands, `pool` of them, of which each step replaces 1/replay of what it uses.
 
@@ -167,8 +172,7 @@ class BatchStream:
 
             known = [records.pose[records.trust > 0.5] for _, records in self.real]
             poses = torch.cat(known) if known else None
-            # larger than needed: the pool's pictures are cut anew, turned, each time they are used
-            size = round(config.size * 1.25 / 32) * 32
+            size = pool_size(config.size)
             synthesizer = Synthesizer(
                 self.hand, self.backgrounds, self.device, size, poses=poses, config=config.synthesis
             )
