@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
 # The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about fourteen hours.
 #
-#   tools/train_lite.sh PHOTOS BACKGROUNDS [RUNS]
+#   tools/train_lite.sh PHOTOS BACKGROUNDS [RUNS [COMMITS FIXTURES [MEDIAPIPE_PYTHON]]]
 #
 # PHOTOS: labels.jsonl, crops/ and frames.jsonl (docs/training.md). BACKGROUNDS: hand-free pictures; a folder named
-# backgrounds beside one named photos. RUNS: where the runs go.
+# backgrounds beside one named photos. RUNS: where the runs go. With COMMITS and FIXTURES the end is packaged and measured
+# (tools/release_lite.sh, which says what they are); without, its command is printed.
 set -euo pipefail
 photos=$1 backgrounds=$2 runs=${3:-runs}
 common=(--model dhpe-lite --photos "$photos" --backgrounds "$backgrounds" --fits "$runs/fits.npz" --batch 32)
 for library in /usr/lib/*/libtcmalloc_minimal.so.4; do # see docs/training.md: ten times faster than the usual malloc
     [ -e "$library" ] && export LD_PRELOAD=$library
 done
+
+# 0. Start weights: EfficientNet-lite0 of ImageNet.
+trunk=${DENSEHAND_CACHE:-$HOME/.cache/densehand}/imagenet/efficientnet_lite0.safetensors
+[ -e "$trunk" ] || python tools/convert_imagenet.py efficientnet_lite0
 
 # 1. Photos alone, small: the 2D evidence settles within 30,000 pictures.
 densehand train "${common[@]}" --out "$runs/lite-1" --size 128 --steps 1000 --photo-share 0.96 --ema 0.995 \
@@ -84,3 +89,8 @@ densehand train "${common[@]}" "${again[@]}" --size 192 --out "$runs/lite-19" --
     --final-lr 0 --seed 83 --augmentation.backdrop 0.5
 python tools/average_weights.py "$runs/lite-18.safetensors" "$runs/lite-19/weights.safetensors" --shares 1 1 \
     --out "$runs/lite-20.safetensors"
+
+# The release of what the last part wrote; without the preloaded malloc, as speed is measured too.
+release=(tools/release_lite.sh "$runs/lite-20.safetensors")
+[ $# -lt 5 ] || exec env -u LD_PRELOAD "${release[@]}" "$4" "$(dirname "$photos")" "${@:5}"
+echo "for a release: ${release[*]} COMMITS $(dirname "$photos") FIXTURES"

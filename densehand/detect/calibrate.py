@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     side_scale, _ = fit_logistic(side_logit, right, with_bias=False)
     print(f"score: scale {scale:.3f} bias {bias:.3f} from {len(hit)} detections; side: scale {side_scale:.3f}")
     recipe = {
-        "command": "python -m densehand.detect.train, then python -m densehand.detect.calibrate",
+        "command": "tools/train_detector.sh DATA FIXTURES",
         **json.loads((options.run / "start.json").read_text()),
         "data": "photos of six openly licensed sets, composed as in docs/detector.md",
         "minutes": round(state["spent"] / 60, 1),

@@ -72,6 +72,10 @@ class Composer:
             for picture in pictures:
                 groups[picture.source].append(picture)
 
+    def begin(self, *numbers: int) -> None:
+        """Draw from a generator seeded with these numbers from now on."""
+        self.random = np.random.default_rng(numbers)
+
     def __call__(self, size: int) -> Example:
         """One example of ``size`` pixels a side."""
         u = self.random.random()

@@ -216,6 +216,7 @@ def cut_out(image: Pixels, keypoints: Points, size: int = 96) -> Pixels | None:
     black = small.max(2) < 10
     seeds[black & (seeds != cv2.GC_FGD)] = cv2.GC_BGD
     try:
+        cv2.setRNGSeed(0)  # GrabCut draws from OpenCV's one generator: else a mask hangs on which were cut before it
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(small, seeds, (0, 0, 1, 1), *models, 2, cv2.GC_INIT_WITH_MASK)
     except cv2.error:

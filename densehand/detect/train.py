@@ -1,8 +1,10 @@
 """Training program of the detector: ``python -m densehand.detect.train --data FOLDER`` (layout:
 densehand/detect/data.py).
 
-Short CPU runs are the aim: two thirds of the time small pictures, then the size it will work at. Checkpoints hold all
-state (weights, averages, optimiser, clock), so a stopped run goes on where it was; the random pictures it draws differ.
+Short CPU runs are the aim: small pictures for most of the steps, then the size it will work at. Everything goes by the
+number of steps, and a step's pictures follow from the seed and its number: the same options and data end at the same
+weights (on one machine's CPU, with one number of threads), also where a run was stopped and went on from its
+checkpoint.
 """
 
 import argparse
@@ -24,15 +26,18 @@ from densehand.detect.data import read_backgrounds, read_crops, read_frames
 from densehand.detect.losses import DetectorLosses, detector_losses, make_targets
 from densehand.detect.model import STRIDE, DetectorNet
 from densehand.detect.weights import NAME, load_net
+from densehand.errors import InputError
 from densehand.files import write_atomically, write_bytes
 from densehand.network.backbone import EfficientNetLite0
 from densehand.network.imagenet import load_imagenet_trunk
 from densehand.network.zoo import load_state
 
 FROZEN_BLOCKS = 3  # the trunk to stride 4 stays as ImageNet left it: half of a step's cost, little to learn
-LOG_EVERY = 50  # steps
+EVERY = 50  # steps from one row of the log and checkpoint to the next
 LOSSES = DetectorLosses._fields
-SCHEDULE = ((0.0, 160), (0.3, 192), (0.6, 256))  # from this share of the training time on, this picture size
+# (share of the steps, share of the computing done by then, side of the pictures in px from then on). Steps cost more as
+# the pictures grow: these shares are those of the packaged weights' second run, which went by the clock.
+SCHEDULE = ((0.0, 0.0, 160), (0.51, 0.3, 192), (0.8, 0.6, 256))
 CLOSE_UP = 128  # until the last size, every second step sees pictures of this size with one large hand: sides and
 # poses are learnt there
 
@@ -74,8 +79,8 @@ class Averaged:
 
 
 def picture_size(done: float) -> int:
-    """Side in pixels of the pictures to train on when the share ``done`` of the time is over."""
-    return next(size for start, size in reversed(SCHEDULE) if done >= start)
+    """Side in pixels of the pictures to train on when the share ``done`` of the steps is over."""
+    return next(size for start, _, size in reversed(SCHEDULE) if done >= start)
 
 
 def set_training(net: DetectorNet) -> None:
@@ -86,8 +91,13 @@ def set_training(net: DetectorNet) -> None:
 
 
 def learning_rate(done: float) -> float:
-    """Factor on the base rate: a short warm-up, then a cosine to 2 %."""
-    return min(done / 0.02 + 0.05, 1.0) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+    """Factor on the base rate when the share ``done`` of the steps is over: a short warm-up, then a cosine to 2 %.
+
+    Both go by the share of the computing, so that the large pictures are not left with the lowest rates alone.
+    """
+    steps, computing, _ = zip(*SCHEDULE, strict=True)
+    spent = float(np.interp(done, [*steps, 1.0], [*computing, 1.0]))
+    return min(spent / 0.02 + 0.05, 1.0) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent)))
 
 
 def start_net(path: Path | None) -> DetectorNet:
@@ -109,25 +119,39 @@ def start_recipe(path: Path | None) -> dict[str, Any]:
     return {"start": {"sha256": card.sha256, **card.recipe}}
 
 
+def begin_run(run: Path, recipe: dict[str, Any]) -> bool:
+    """Whether ``run`` holds a checkpoint to go on from; else ``recipe`` is kept there as start.json.
+
+    Raises ``InputError`` where the checkpoint is of a run with another recipe, as its end would be neither's.
+    """
+    path = run / "start.json"
+    if (run / "checkpoint.pt").is_file():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        if changed := [name for name, value in recipe.items() if begun.get(name) != value]:
+            raise InputError(f"{run}: begun with other {', '.join(changed)}; give the same options or another folder")
+        return True
+    run.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, json.dumps(recipe, indent=2).encode())
+    return False
+
+
 def train(
     data: Path,
     run: Path,
-    minutes: float,
+    steps: int,
     batch: int,
     rate: float,
     device: torch.device,
     seed: int,
-    pause: float = 4.0,
     start: Path | None = None,
 ) -> DetectorNet:
-    """Train for ``minutes`` (earlier runs in the same folder counted in); returns the averaged network.
+    """Train for ``steps`` (those of a stopped run in the same folder counted in); returns the averaged network.
 
-    ``start``: weights to begin with, all but the auxiliary head; by default the trunk's ImageNet weights.
+    ``start``: weights to begin with, all but the auxiliary head; by default the trunk's ImageNet weights. Raises
+    ``InputError`` where the folder holds a run with other options.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    resumed = begin_run(run, {**start_recipe(start), "steps": steps, "batch": batch, "rate": rate, "seed": seed})
     checkpoint = run / "checkpoint.pt"
-    if not checkpoint.is_file():  # a resumed run began where it began
-        write_bytes(run / "start.json", json.dumps(start_recipe(start), indent=2).encode())
     torch.manual_seed(seed)
     net = start_net(start).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = Averaged(net)
@@ -136,15 +160,13 @@ def train(
     optimiser = torch.optim.AdamW([{"params": old, "lr": 0.3 * rate}, {"params": new, "lr": rate}], weight_decay=0.02)
     base = [group["lr"] for group in optimiser.param_groups]
     spent, step, seen = 0.0, 0, 0
-    if checkpoint.is_file():
+    if resumed:
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         net.load_state_dict(state["net"])
         averaged.net.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         averaged.steps, spent, step, seen = (state[k] for k in ("step", "spent", "step", "seen"))
-    composer = Composer(
-        read_frames(data, False), read_crops(data, False), read_backgrounds(data, False), seed + 1000003 * step
-    )
+    composer = Composer(read_frames(data, False), read_crops(data, False), read_backgrounds(data, False))
     log = open(run / "log.csv", "a", newline="", encoding="utf-8")  # noqa: SIM115
     writer = csv.writer(log)
     if log.tell() == 0:
@@ -155,12 +177,13 @@ def train(
         with write_atomically(checkpoint) as temporary:
             torch.save(state | {"spent": spent, "step": step, "seen": seen}, temporary)
 
-    begun, before, saved = time.monotonic(), spent, time.monotonic()
+    begun, before = time.monotonic(), spent  # told in the log and the card, no part of the training
     totals = np.zeros((2, 6))  # sums of the losses and their number, of ordinary pictures and of close-ups
-    while spent < 60 * minutes:
-        done = spent / (60 * minutes)
+    while step < steps:
+        done = step / steps
         close = step % 2 == 1 and done < SCHEDULE[-1][0]
         size = CLOSE_UP if close else picture_size(done)
+        composer.begin(seed, step)
         make = composer.close_up if close else composer
         images, labels = collate([make(size) for _ in range(batch)], device)
         for group, initial in zip(optimiser.param_groups, base, strict=True):
@@ -174,16 +197,14 @@ def train(
         averaged.update(net)
         step, seen, spent = step + 1, seen + batch, before + time.monotonic() - begun
         totals[int(close)] += [*(loss.item() for loss in losses), 1.0]
-        if step % LOG_EVERY == 0:
+        if step % EVERY == 0:
             means = (totals / totals[:, -1:].clip(1))[:, :-1]
             writer.writerow(
                 [f"{spent / 60:.2f}", step, seen, picture_size(done), *(f"{v:.4f}" for v in means.flatten())]
             )
             log.flush()
             totals[:] = 0
-        if time.monotonic() - saved > 60 * pause:
             save()
-            saved = time.monotonic()
     save()
     log.close()
     return averaged.net
@@ -193,8 +214,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line of the training program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with photos/ and backgrounds/")
-    parser.add_argument("--run", type=Path, default=Path("runs/detector"), help="folder for checkpoints and log.csv")
-    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--run", type=Path, default=Path("runs/detector"), help="folder for checkpoint and log.csv")
+    parser.add_argument("--steps", type=int, default=3000, help="length, which the schedule is stretched to")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=2e-3, help="base learning rate of the new layers")
     parser.add_argument("--device", default="cpu")
@@ -206,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
     train(
         options.data,
         options.run,
-        options.minutes,
+        options.steps,
         options.batch,
         options.rate,
         device,
