@@ -44,19 +44,24 @@ def measure(estimator: Any, folder: Path | str, name: str, tick: Callable[[], No
 def summary(hands: Sequence[HandErrors], more: bool = True) -> dict[str, float]:
     """Figures of a set of hands over those found, with the share `missed` where any was.
 
-    `median_px`, `mean_px` and `mesh_px` (a mean) over keypoints, others over hands; `more`: all scores, not the side
-    alone.
+    `median_px`, `mean_px` (also `corrected_`) and `mesh_px` (a mean) over keypoints, others over hands; `more`: all
+    scores, not the side alone.
     """
     found = [hand for hand in hands if not missed(hand)]
     figures: dict[str, float] = {"hands": len(hands)}
     if len(found) < len(hands):
         figures["missed"] = 1 - len(found) / len(hands)
-    for kind, names in (("px", ("median_px", "mean_px")), ("mesh_px", ("mesh_px",))):
+    over_keypoints = {
+        "px": ("median_px", "mean_px"),
+        "mesh_px": ("mesh_px",),
+        "corrected_px": ("corrected_median_px", "corrected_mean_px"),
+    }
+    for kind, names in over_keypoints.items():
         known = [hand.errors[kind] for hand in found if kind in hand.errors]
         if known:
             errors = np.concatenate([row[~np.isnan(row)] for row in known])
             figures |= {name: float(np.median(errors) if "median" in name else errors.mean()) for name in names}
-    for kind in ("pa_mm", "root_mm", "scaled_mm") if more else ("pa_mm", "root_mm"):
+    for kind in ("pa_mm", "root_mm", *(["scaled_mm"] if more else []), "corrected_pa_mm"):
         means = [float(np.nanmean(hand.errors[kind])) for hand in found if kind in hand.errors]
         if means:
             figures[kind] = float(np.mean(means))

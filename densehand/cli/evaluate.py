@@ -44,6 +44,9 @@ def evaluate(
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
     report: Path = typer.Option(None, metavar="DIR", help="Write report.json, .csv and .html there; can be continued."),
     restart: bool = typer.Option(False, help="Forget what a stopped run has left in --report."),
+    correct: bool = typer.Option(
+        False, "--correct", help="Also tell errors after one joint correction of each system, fitted on other hands."
+    ),
     consistency: str = typer.Option(None, metavar="KIND", help="Measure consistency instead: crops or views."),
     csv_file: Path | None = typer.Option(None, "--csv", help="Add the figures as rows to this results file."),
     commit: str = typer.Option("", help="The commit that the rows of --csv name."),
@@ -55,6 +58,10 @@ def evaluate(
     the share of right sides, score_ece (how far keypoints' scores are from probabilities: docs/confidence.md), and what
     else the labels allow. Without --dataset, DIR holds the measuring fixtures
     val2d.jsonl and val3d.jsonl. Hands are cropped by their labelled boxes; sides are left to the model.
+
+    With --correct, also corrected_median_px, corrected_mean_px and corrected_pa_mm: the errors that are left where one
+    linear map of the 21 joints, fitted for each system on other hands of the set, has carried them to where the labels
+    have theirs (docs/evaluate.md).
 
     With --report, results are kept as they come: the same command continues a stopped run.
 
@@ -71,6 +78,8 @@ def evaluate(
         from densehand.evaluation.consistency import check_kind
 
         check_kind(consistency)
+        if correct:
+            raise typer.BadParameter("--consistency has no labels to correct to", param_hint="--correct")
     options = {"refine": mode, "consensus": consensus, "hand": hand, "device": device}
     if csv_file is not None:
         from densehand.evaluate import append_rows, read_results
@@ -80,7 +89,7 @@ def evaluate(
         read_results(csv_file)  # a fault is told now, not when all is measured
     systems = open_systems(folder, dataset, split, limit, model or [], predictions or [], boxes, options)
     wanted = f"consistency-{consistency}" if consistency else "hands"
-    journals = open_journals(report, wanted, systems, dataset, split, restart)
+    journals = open_journals(report, wanted, systems, dataset, split, restart, correct)
     try:
         with progress_bar(quiet) as progress:
             task = progress.add_task("hands", total=limit or None)
@@ -90,7 +99,7 @@ def evaluate(
                 return
             from densehand.evaluation.run import run
 
-            results = run(cases, systems, journals, lambda: progress.advance(task))
+            results = run(cases, systems, journals, lambda: progress.advance(task), correct)
     finally:
         for journal in journals:
             journal.close()
@@ -152,7 +161,13 @@ def _named_file(given: str) -> tuple[str | None, Path]:
 
 
 def open_journals(
-    report: Path | None, what: str, systems: list[System], dataset: str, split: str | None, restart: bool
+    report: Path | None,
+    what: str,
+    systems: list[System],
+    dataset: str,
+    split: str | None,
+    restart: bool,
+    correct: bool,
 ) -> list[Journal]:
     """Where each system's results are kept; in memory without a report. Says what is continued."""
     from densehand import __version__
@@ -164,7 +179,10 @@ def open_journals(
         ensure_folder(report)
     journals: list[Journal] = []
     for system in systems:
-        settings = {"version": __version__, "what": what, "dataset": dataset, "split": split_of(dataset, split)}
+        settings: dict[str, Any] = {"version": __version__, "what": what, "dataset": dataset}
+        settings["split"] = split_of(dataset, split)
+        if correct:
+            settings["correct"] = True  # rows of other runs are without the points that a joint map is fitted to
         path = None
         if report is not None:
             path = report / f"{what}-{re.sub(r'[^A-Za-z0-9._-]+', '_', system.name)}.jsonl"
@@ -186,6 +204,8 @@ def _print(result: Measured, dataset: str, several: bool) -> list[tuple[str, dic
         if state != "found":
             example = f" ({result.why[state]})" if state in result.why else ""
             say(f"{name}: {state} {count}{example}")
+    for note in result.notes:
+        say(f"{name}: {note}")
     if not result.rows:
         raise InputError(f"{dataset}: not one hand with labels; check it with densehand data check")
     for part in dict.fromkeys(row["part"] for row in result.rows):

@@ -127,6 +127,22 @@ def _surface(case: Case, joints: Float[np.ndarray, "21 3"], vertices: Float[np.n
     return scores
 
 
+def labelled_pairs(case: Case, found: Prediction) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Predicted points and labels (NaN where there is none) of the kinds of errors that are corrected (`joint_map`).
+
+    In the unit of the error: pixels of a 224-px crop from the box's centre, 21×2; mm, 21×3.
+    """
+    kinds, pairs = label_kinds(case), {}
+    if "px" in kinds and found.keypoints_2d is not None:
+        assert case.box is not None
+        middle, pixel = (case.box[:2] + case.box[2:]) / 2, crop_pixel(case.box)
+        pairs["px"] = (found.keypoints_2d - middle) / pixel, (case.labels - middle) / pixel
+    if "pa_mm" in kinds and found.joints_3d is not None:
+        target = np.where(known_joints(case)[:, None], np.asarray(case.sample.joints_3d) * 1000.0, np.nan)
+        pairs["pa_mm"] = found.joints_3d * 1000.0, target
+    return pairs
+
+
 def drawn_points(case: Case, found: Prediction) -> Float[np.ndarray, "21 2"] | None:
     """Where to draw the prediction, pixels: its keypoints, else its joints after alignment, projected."""
     if found.keypoints_2d is not None:

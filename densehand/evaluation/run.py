@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 
 from densehand.errors import DensehandError, InputError
 from densehand.evaluation.cases import Case
-from densehand.evaluation.errors import drawn_points, errors_of, label_kinds
+from densehand.evaluation.errors import drawn_points, errors_of, label_kinds, labelled_pairs
+from densehand.evaluation.joint_map import with_corrected
 from densehand.evaluation.journal import Journal
 from densehand.evaluation.pictures import case_picture
 from densehand.evaluation.systems import System, Untold
@@ -32,13 +33,15 @@ MISSES = {
 class Measured:
     """One system's results: rows in the order of the cases, without those that have no labels.
 
-    `states`: how many rows are in each state. `why`: the first reason of each state that has one.
+    `states`: how many rows are in each state. `why`: the first reason of each state that has one. `notes`: what could
+    not be corrected.
     """
 
     system: System
     rows: list[dict[str, Any]] = field(default_factory=list)
     states: Counter[str] = field(default_factory=Counter)
     why: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     resumed: int = 0
     worst: dict[str, list[tuple[float, Case, Any]]] = field(default_factory=dict)
 
@@ -92,8 +95,10 @@ def run(
     systems: Sequence[System],
     journals: Sequence[Journal] | None = None,
     tick: Callable[[], None] = lambda: None,
+    correct: bool = False,
 ) -> list[Measured]:
-    """Measure the systems on the cases; what a journal holds already is not done again.
+    """Measure the systems on the cases; what a journal holds already is not done again. `correct`: corrected errors too
+    (`joint_map`), for which rows keep the points; so must those of the journals.
 
     One picture or label that cannot be used is counted and never ends the run.
 
@@ -108,7 +113,8 @@ def run(
             row = journal.known(case.name, labels)
             result.resumed += row is not None
             if row is None:
-                row = journal.add({"name": case.name, **measure_case(case, result.system, pictures), "labels": labels})
+                measured = measure_case(case, result.system, pictures, correct)
+                row = journal.add({"name": case.name, **measured, "labels": labels})
             result.add(row, case)
         tick()
     for result in results:
@@ -118,16 +124,20 @@ def run(
                 f"{result.why['untold']}, nor any other of the {untold} pictures; give predictions of this dataset, "
                 "with paths that end like the dataset's"
             )
+        if correct:
+            result.rows, result.notes = with_corrected(result.rows)
     return results
 
 
-def measure_case(case: Case, system: System, pictures: _Pictures) -> dict[str, Any]:
-    """The row of one hand, without its name."""
+def measure_case(case: Case, system: System, pictures: _Pictures, with_pairs: bool = False) -> dict[str, Any]:
+    """The row of one hand, without its name; `with_pairs`: with what a joint map is fitted to."""
     kinds, sample = label_kinds(case), case.sample
     row: dict[str, Any] = {
         "part": case.part, "source": case.source, "state": "found", "kinds": kinds, "errors": {}, "scores": {},
         "mask": sample.mask is not None,
     }  # fmt: skip
+    if with_pairs:
+        row |= {"pairs": {}, "group": case.hand_id or str(case.picture)}
     if sample.problem is not None or not kinds:
         return {**row, "state": "unlabelled", "why": sample.problem or "no labels to compare with"}
     image = None
@@ -151,6 +161,9 @@ def measure_case(case: Case, system: System, pictures: _Pictures) -> dict[str, A
         row["sure"] = _plain(found.keypoints_score)
     points = drawn_points(case, found)
     row["points"] = None if points is None else points.round(1).tolist()
+    if with_pairs:
+        pairs = labelled_pairs(case, found)
+        row["pairs"] = {kind: [_plain(entry.ravel()) for entry in pair] for kind, pair in pairs.items()}
     if found.milliseconds is not None:
         row["ms"] = _short(found.milliseconds)
     return row

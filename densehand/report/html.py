@@ -20,7 +20,7 @@ from densehand.report.published import PUBLISHED_AUC, PUBLISHED_FREIHAND
 THUMBNAIL = 224  # px, longer side
 
 COLOURS = ("#0b6e99", "#c4511a", "#3f7d20", "#7b3fa0", "#8a6d00", "#444444")
-DASHES = ("", "7 4", "2 4")
+DASHES = ("", "7 4", "2 4", "7 3 2 3")
 """Lines of a system share a colour where there are several systems; kinds of errors differ by dashes."""
 
 STYLE = """

@@ -25,6 +25,8 @@ KINDS: dict[str, str] = {
     "scaled_mm": "3D, root-relative and scaled (mm)",
     "px": "2D (px)",
     "mesh_px": "2D of the mesh (px)",
+    "corrected_pa_mm": "3D, joints corrected, after alignment (mm)",
+    "corrected_px": "2D, joints corrected (px)",
 }
 """Kinds of errors a hand can have and how the page calls them; the first that is there ranks the worst cases."""
 
