@@ -1,11 +1,14 @@
-"""Where a model errs: errors by pose, view, skin, sharpness, source and side, with the worst pictures.
+"""Where a model errs: errors by keypoint, pose, view, occlusion, skin, shape, sharpness, source, side; the worst hands.
 
-    python tools/analyse_errors.py --photos PHOTOS --out results/errors.csv --sheets docs/images
+    python tools/analyse_errors.py --photos PHOTOS --fixtures FIXTURES --out results/errors.csv --card
+    python tools/analyse_errors.py --synthetic 300 --sheets docs/images
 
 Photos: the held-back share of a folder with a 2D teacher (docs/training.md), so errors there are distances to the
-teacher's keypoints, carried to ours. Synthetic: hands rendered from a seed that no training uses, with true labels.
-Every picture is shown to the network as a right hand; `side` is judged as the picture is. `--card` names the groups
-whose mean error is over 1.25 times that of all hands in the model's card.
+teacher's keypoints, carried to ours. Fixtures: `val2d.jsonl` and `val3d.jsonl` with the labels of their data sets.
+Synthetic: hands rendered from a seed that no training uses, with true labels. Every picture is shown to the network as
+a right hand; `side` is judged as the picture is. `--card` names the groups that are far worse than all hands together
+(`weak_by`) in the model's card. `--sheets` shows the worst hands: photos and fixtures show people, so their sheets
+belong in no repository.
 """
 
 from __future__ import annotations
@@ -18,39 +21,75 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
 
-from densehand.attributes import pose_group, sharpness, thirds, tone_group, typology_angle, view_group
-from densehand.camera import ERROR_CROP
+from densehand.attributes import (
+    UNKNOWN,
+    judged,
+    over_all,
+    pose_group,
+    self_hidden_group,
+    shape_groups,
+    sharpness,
+    thirds,
+    tone_group,
+    typology_angle,
+    view_group,
+)
+from densehand.camera import ERROR_CROP, Crop
 from densehand.draw import draw_skeleton
+from densehand.errors import InputError
 from densehand.evaluate import append_rows
+from densehand.evaluation.cases import FIXTURES, open_cases
+from densehand.evaluation.errors import LEAST_JOINTS, known_joints, known_keypoints
 from densehand.export import write_picture
 from densehand.files import ensure_folder
+from densehand.hand.keypoints import FINGERS, FINGERTIPS, KEYPOINT_NAMES, KNUCKLES
 from densehand.hand.model import HandModel
-from densehand.metrics import pa_mpjpe
+from densehand.metrics import fit_similarity, keypoint_error
 from densehand.network.estimator import DHPE
 from densehand.network.mesh import decode
 from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, open_model
+from densehand.resample import crop_image
 from densehand.revision import commit
 
 SEED = 20_261_121  # of the synthetic hands; training seeds are hashed pairs, so none equals it
-GROSS = 20.0  # px of a 224-px crop beyond which a hand counts as lost
-WEAK, FEW = 1.25, 20  # times the mean error from which on a group is named in the card; fewer hands tell too little
+GROSS = 20.0  # px of a 224-px crop beyond which a hand, or a keypoint, counts as lost
 RENDERED_TONES = ("I", "II", "III", "IV", "V", "VI")  # Fitzpatrick
+RANKS = ("knuckle", "middle joint", "end joint", "tip")  # from each finger's first joint on
+SHEETS = {"synthetic": "rendered", "photos": "photos", "fixtures": "fixtures"}
+SHEET_COLUMNS, SHEET_ROWS, TILE = 8, 2, 120
 
 
 @dataclass
 class Cases:
-    """n pictures of right hands with labels in crop units, and what is known of each."""
+    """n pictures of right hands, and what is known of each; NaN is what has no label."""
 
-    images: torch.Tensor  # n 3 s s, [0, 1]
-    keypoints: torch.Tensor  # n 21 2
-    joints: np.ndarray  # n 21 3, camera frame, any unit
-    metric: np.ndarray | None  # n 21 3 in metres, where labels are true
-    was_left: np.ndarray  # n
+    images: Float[Tensor, "n 3 s s"]  # [0, 1]
+    keypoints: Float[Tensor, "n 21 2"]  # crop units
+    joints: Float[ndarray, "n 21 3"]  # camera frame, any unit
+    true_joints: bool  # whether the joints are true ones, in metres
+    was_left: Bool[ndarray, " n"]
     groups: dict[str, list[str]]
+    seen: Bool[ndarray, "n 21"] | None = None  # neither hidden nor outside the picture, where that is known
 
 
-def described(images: torch.Tensor, keypoints: torch.Tensor, joints: np.ndarray) -> dict[str, list[str]]:
+@dataclass
+class Errors:
+    """Errors of n hands; NaN where there is no label."""
+
+    px: Float[ndarray, "n 21"]  # px of a 224-px crop
+    mm: Float[ndarray, "n 21"]  # after similarity alignment
+    side_right: Bool[ndarray, " n"]
+    confidence: Float[ndarray, " n"]  # mean of the keypoints'
+    found: Float[ndarray, "n 21 2"]  # estimated keypoints, crop units
+
+
+def described(
+    images: Float[Tensor, "n 3 s s"], keypoints: Float[Tensor, "n 21 2"], joints: Float[ndarray, "n 21 3"]
+) -> dict[str, list[str]]:
     """The words of `densehand.attributes` for each picture."""
     pictures = (images.permute(0, 2, 3, 1) * 255).round().byte().numpy()
     pixels = ((keypoints + 1) * (images.shape[-1] / 2)).numpy()
@@ -58,6 +97,7 @@ def described(images: torch.Tensor, keypoints: torch.Tensor, joints: np.ndarray)
     return {
         "pose": [pose_group(j) for j in joints],
         "view": [view_group(j) for j in joints],
+        "hides itself (proxy)": [self_hidden_group(j) for j in joints],
         "skin as seen": [tone_group(typology_angle(*pair)) for pair in pairs],
         "sharpness": thirds(np.array([sharpness(*pair) for pair in pairs]), ("blurred", "middling", "sharp")),
     }
@@ -78,9 +118,35 @@ def held_back_photos(folder: Path, hand: HandModel, size: int) -> Cases:
     joints = batch.skeleton.numpy()
     left = photos.mirrored[rows].numpy()
     groups = described(batch.images, batch.keypoints, joints)
-    groups["source"] = [photos.sources[i] for i in rows.tolist()]
-    groups["side"] = ["left" if x else "right" for x in left]
-    return Cases(batch.images, batch.keypoints, joints, None, left, groups)
+    groups |= {"source": [photos.sources[i] for i in rows.tolist()], "side": np.where(left, "left", "right").tolist()}
+    return Cases(batch.images, batch.keypoints, joints, False, left, groups)
+
+
+def fixture_hands(folder: Path, size: int) -> Cases:
+    """Measuring fixtures whose side and box are known. Raises InputError where there is none."""
+    images, keypoints, joints, left, sources = [], [], [], [], []
+    cases = list(open_cases(FIXTURES, folder))
+    for case in cases:
+        sample = case.sample
+        if sample.problem is not None or case.box is None or sample.side is None or not known_keypoints(case).any():
+            continue
+        mirrored = sample.side == "left"
+        crop = Crop.from_box(case.box, mirrored=mirrored)
+        images.append(crop_image(sample.read_image(), crop, size))
+        keypoints.append(crop.to_crop(case.labels))
+        metric = np.full((21, 3), np.nan) if sample.joints_3d is None else sample.joints_3d * [1 - 2 * mirrored, 1, 1]
+        joints.append(np.where(known_joints(case)[:, None], metric, np.nan))
+        left.append(mirrored)
+        sources.append(f"{case.part} {case.source}")
+    if not images:
+        raise InputError(f"{folder}: no hand of known side with 2D keypoints; give a folder with val2d and val3d.jsonl")
+    if len(images) < len(cases):
+        print(f"{folder}: {len(cases) - len(images)} of {len(cases)} hands left out: side or 2D keypoints not known")
+    pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    points, stacked = torch.from_numpy(np.stack(keypoints)).float(), np.stack(joints)
+    groups = described(pictures, points, stacked)
+    groups |= {"source": sources, "side": np.where(left, "left", "right").tolist()}
+    return Cases(pictures, points, stacked, True, np.array(left), groups)
 
 
 def synthetic_hands(hand: HandModel, size: int, count: int) -> Cases:
@@ -91,96 +157,167 @@ def synthetic_hands(hand: HandModel, size: int, count: int) -> Cases:
     synthesizer = Synthesizer(hand, size=size, seed=SEED)
     parts = [synthesizer.sample(min(64, count - start)) for start in range(0, count, 64)]
 
-    def whole(name: str) -> torch.Tensor:
+    def whole(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts])
 
-    keypoints, visible = whole("keypoints"), whole("visible").float().mean(1)
+    keypoints, seen = whole("keypoints"), whole("visible").numpy()
     metric = hand.skeleton(whole("pose"), whole("shape"), whole("rotation")).numpy()
     groups = described(whole("images"), keypoints, metric)
     names = (*FAMILY_NAMES, "anchor pose")
     groups["family"] = [names[i] for i in whole("family").tolist()]
     groups["rendered skin"] = [RENDERED_TONES[min(5, int(t * 6))] for t in whole("tone").tolist()]
-    groups["seen"] = ["under 60 %" if v < 0.6 else "60 to 85 %" if v < 0.85 else "over 85 %" for v in visible.tolist()]
-    groups["size of the hand"] = thirds(whole("shape")[:, 0].numpy(), ("small", "middling", "large"))
+    groups["seen"] = ["under 60 %" if v < 0.6 else "60 to 85 %" if v < 0.85 else "over 85 %" for v in seen.mean(1)]
     left = np.arange(count) % 2 == 1
-    groups["side"] = ["left" if x else "right" for x in left]
-    return Cases(whole("images"), keypoints, metric, metric, left, groups)
+    groups |= {**shape_groups(whole("shape").numpy()), "side": np.where(left, "left", "right").tolist()}
+    return Cases(whole("images"), keypoints, metric, True, left, groups, seen)
 
 
 @torch.no_grad()
-def errors_of(network: DHPE, hand: HandModel, cases: Cases) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean 2D error (px of a 224-px crop), PA-MPJPE (mm or NaN), side right, and estimated keypoints of each hand."""
-    points, right, aligned = [], [], []
+def errors_of(network: DHPE, hand: HandModel, cases: Cases) -> Errors:
+    """What the network gets wrong of each hand."""
+    points, right, sure, joints = [], [], [], []
     for start in range(0, len(cases.images), 32):
         part = slice(start, start + 32)
         images, left = cases.images[part], torch.from_numpy(cases.was_left[part])
         estimate = network(images)
         points.append(estimate.keypoints[-1])
+        sure.append(estimate.keypoint_confidence.mean(1))
         shown = torch.where(left[:, None, None, None], images.flip(-1), images)
         right.append((network(shown).side_logit > 0) == ~left)
         h = decode(estimate.parameters[-1])
-        joints = hand.skeleton(h.pose, h.shape, h.rotation).numpy() * 1000
-        truth = None if cases.metric is None else cases.metric[part] * 1000
-        aligned += (
-            [np.nan] * len(joints) if truth is None else [pa_mpjpe(a, b) for a, b in zip(joints, truth, strict=True)]
-        )
+        joints.append(hand.skeleton(h.pose, h.shape, h.rotation))
     found = torch.cat(points)
-    error = (found - cases.keypoints).norm(dim=-1).mean(-1).numpy() * (ERROR_CROP / 2)
-    return error, np.array(aligned), torch.cat(right).numpy(), found.numpy()
+    px = (found - cases.keypoints).norm(dim=-1).numpy() * (ERROR_CROP / 2)
+    mm = np.full(px.shape, np.nan)
+    if cases.true_joints:
+        pairs = zip(torch.cat(joints).numpy(), cases.joints, strict=True)
+        mm = np.stack([aligned_error(a * 1000, b * 1000) for a, b in pairs])
+    return Errors(px, mm, torch.cat(right).numpy(), torch.cat(sure).numpy(), found.numpy())
 
 
-def table(cases: Cases, error: np.ndarray, aligned: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
-    """One row a group; `share_of_error` is the group's part of the sum of all hands' errors."""
+def aligned_error(joints: Float[ndarray, "21 3"], truth: Float[ndarray, "21 3"]) -> Float[ndarray, "21"]:
+    """Distance of each joint after the best similarity of those that are known; NaN where one is not."""
+    known = np.isfinite(truth).all(axis=1)
+    if known.sum() < LEAST_JOINTS:
+        return np.full(21, np.nan)
+    return keypoint_error(fit_similarity(joints[known], truth[known])(joints), truth)
+
+
+def mean_known(values: Float[ndarray, "n k"]) -> Float[ndarray, " n"]:
+    """The mean of each row's known values, NaN where it has none."""
+    return np.ma.masked_invalid(values).mean(axis=1).filled(np.nan)
+
+
+def table(cases: Cases, errors: Errors) -> list[dict[str, Any]]:
+    """One row a group of hands.
+
+    over_…: the group's figure over that of all hands (mean: of the 2D error). weak_by: figures in which it is weak
+    (`densehand.attributes.judged`); unsure_by: those beyond the limit that few hands show, or perhaps chance.
+    """
+    error = mean_known(errors.px)
+    measures = {
+        "mean": error, "lost": (error > GROSS) * 1.0, "pa_mm": mean_known(errors.mm),
+        "side_wrong": ~errors.side_right * 1.0,
+    }  # fmt: skip
+    sure = thirds(errors.confidence, ("low", "middling", "high"))
     rows = []
-    share = error / error.sum()
-    for attribute, words in {"all": ["all"] * len(error), **cases.groups}.items():
+    for attribute, words in {"all": ["all"] * len(error), **cases.groups, "confidence (proxy)": sure}.items():
         for word in sorted(set(words), key=lambda w: -error[np.array(words) == w].mean()):
             chosen = np.array(words) == word
+            over = {name: over_all(values, chosen) for name, values in measures.items()}
+            verdict = {name: "" if word == UNKNOWN else judged(*found) for name, found in over.items()}
             rows.append({
                 "attribute": attribute, "group": word, "hands": int(chosen.sum()),
-                "median_px": round(float(np.median(error[chosen])), 2),
-                "mean_px": round(float(error[chosen].mean()), 2),
-                "over_mean": round(float(error[chosen].mean() / error.mean()), 2),
-                "share_of_error": round(float(share[chosen].sum()), 3),
-                "lost": round(float((error[chosen] > GROSS).mean()), 3),
-                "pa_mm": "" if np.isnan(aligned).all() else round(float(np.nanmean(aligned[chosen])), 2),
-                "side_right": round(float(right[chosen].mean()), 3),
+                **figures(error, measures["pa_mm"], cases.seen, chosen),
+                "side_right": round(float(errors.side_right[chosen].mean()), 3),
+                **{f"over_{name}": "" if np.isnan(ratio) else round(ratio, 2) for name, (_, ratio, _) in over.items()},
+                **{f"{how}_by": "+".join(name for name, found in verdict.items() if found == how)
+                   for how in ("weak", "unsure")},
             })  # fmt: skip
     return rows
 
 
-def weak_groups(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Groups that the model's card names: "attribute: group" → hands, and mean error over that of all."""
+def keypoint_table(cases: Cases, errors: Errors) -> list[dict[str, Any]]:
+    """One row a group of keypoints: each one, those of a finger, of a rank, and those seen or not where that is known.
+
+    No group of people, so none is judged.
+    """
+    index = np.arange(21)
+    fingers = {f: (index >= a) & (index <= b) for f, a, b in zip(FINGERS, KNUCKLES, FINGERTIPS, strict=True)}
+    groups: dict[str, dict[str, Bool[ndarray, "..."]]] = {
+        "keypoint": {name: index == i for i, name in enumerate(KEYPOINT_NAMES)},
+        "finger": fingers,
+        "joint": {rank: np.isin(index, np.array(KNUCKLES) + i) for i, rank in enumerate(RANKS)},
+    }
+    if cases.seen is not None:
+        groups["keypoint is"] = {"seen": cases.seen, "hidden or outside": ~cases.seen}
+    rows = []
+    for attribute, members in groups.items():
+        for word, member in members.items():
+            chosen = np.isfinite(errors.px) & member
+            if chosen.any():
+                hands = int(chosen.any(axis=1).sum())
+                found = figures(errors.px, errors.mm, cases.seen, chosen)
+                rows.append({"attribute": attribute, "group": word, "hands": hands, **found})
+    return rows
+
+
+def figures(
+    px: Float[ndarray, "*n"], mm: Float[ndarray, "*n"], seen: Bool[ndarray, "h 21"] | None, chosen: Bool[ndarray, "*n"]
+) -> dict[str, Any]:
+    """Figures of the chosen hands (or keypoints: n = (h, 21)) by their errors; "" where nothing is known.
+
+    over_mean: their mean over that of all; share_of_error: their part of the sum of all errors; seen: share of
+    keypoints neither hidden nor outside the picture.
+    """
+    own, aligned = px[chosen], mm[chosen & np.isfinite(mm)]
     return {
-        f"{row['attribute']}: {row['group']}": {"hands": row["hands"], "over_mean": row["over_mean"]}
-        for row in sorted(rows, key=lambda row: -row["over_mean"])
-        if row["over_mean"] > WEAK and row["hands"] >= FEW
+        "median_px": round(float(np.median(own)), 2),
+        "mean_px": round(float(own.mean()), 2),
+        "over_mean": round(float(own.mean() / np.nanmean(px)), 2),
+        "share_of_error": round(float(own.sum() / np.nansum(px)), 3),
+        "lost": round(float((own > GROSS).mean()), 3),
+        "pa_mm": round(float(aligned.mean()), 2) if len(aligned) else "",
+        "seen": "" if seen is None else round(float(seen[chosen].mean()), 2),
     }
 
 
-def sheet(cases: Cases, found: np.ndarray, error: np.ndarray, count: int = 24, tile: int = 160) -> np.ndarray:
+def weak_groups(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Groups that the model's card names, the weakest first: "attribute: group" → hands, and the figures in which it is
+    weak over those of all hands."""
+    named: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["weak_by"]:
+            over = {f"over_{name}": row[f"over_{name}"] for name in row["weak_by"].split("+")}
+            named[f"{row['attribute']}: {row['group']}"] = {"hands": row["hands"], **over}
+    return dict(sorted(named.items(), key=lambda item: -max(v for k, v in item[1].items() if k != "hands")))
+
+
+def sheet(cases: Cases, errors: Errors) -> np.ndarray:
     """The worst hands: truth in thin white, estimate in colours, its error below."""
-    tiles = []
-    for i in np.argsort(-error)[:count]:
+    error, tiles = mean_known(errors.px), []
+    for i in np.argsort(-error)[: SHEET_COLUMNS * SHEET_ROWS]:
         picture = (cases.images[i].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        picture = np.ascontiguousarray(cv2.resize(picture, (tile, tile), interpolation=cv2.INTER_AREA))
-        draw_skeleton(picture, (found[i] + 1) * tile / 2, np.ones(21))
-        for x, y in ((cases.keypoints[i].numpy() + 1) * tile / 2).round().astype(int):
+        picture = np.ascontiguousarray(cv2.resize(picture, (TILE, TILE), interpolation=cv2.INTER_AREA))
+        draw_skeleton(picture, (errors.found[i] + 1) * TILE / 2, np.ones(21))
+        points = ((cases.keypoints[i].numpy() + 1) * TILE / 2).round()
+        for x, y in points[np.isfinite(points).all(axis=1)].astype(int):
             cv2.circle(picture, (int(x), int(y)), 2, (255, 255, 255), 1, cv2.LINE_AA)
-        cv2.putText(picture, f"{error[i]:.0f} px", (4, tile - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0), 1)
+        cv2.putText(picture, f"{error[i]:.0f} px", (4, TILE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0), 1)
         tiles.append(picture)
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 8)
-    return np.vstack([np.hstack(tiles[i : i + 8]) for i in range(0, len(tiles), 8)])
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % SHEET_COLUMNS)
+    return np.vstack([np.hstack(tiles[i : i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
     parser.add_argument("--photos", type=Path, help="folder with labels.jsonl and crops/")
+    parser.add_argument("--fixtures", type=Path, help="folder with val2d.jsonl and val3d.jsonl")
     parser.add_argument("--synthetic", type=int, default=500, help="number of rendered hands")
     parser.add_argument("--out", type=Path, help="results file (CSV) to add the rows to")
     parser.add_argument("--card", action="store_true", help="name weak groups in the packaged model's card")
-    parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst hands")
+    parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst hands, errors_SET.jpg")
     options = parser.parse_args()
     hand = HandModel.load("open")
     network = open_model(options.model)
@@ -188,19 +325,24 @@ def main() -> None:
     sets = {"synthetic": synthetic_hands(hand, size, options.synthetic)} if options.synthetic else {}
     if options.photos:
         sets["photos"] = held_back_photos(options.photos, hand, size)
+    if options.fixtures:
+        sets["fixtures"] = fixture_hands(options.fixtures, size)
     weak: dict[str, dict[str, dict[str, float]]] = {}
     for name, cases in sets.items():
-        error, aligned, right, found = errors_of(network, hand, cases)
-        rows = table(cases, error, aligned, right)
+        errors = errors_of(network, hand, cases)
+        hands = table(cases, errors)
+        rows = hands + keypoint_table(cases, errors)
+        print("data", *hands[0], sep="\t")
         for row in rows:
-            print(name, *(f"{value}" for value in row.values()), sep="\t")
-        weak[name] = weak_groups(rows)
+            print(name, *(row.get(column, "") for column in hands[0]), sep="\t")
+        weak[name] = weak_groups(hands)
+        for group, figures in weak[name].items():
+            print(f"weak in {name}: {group}:", ", ".join(f"{key} {value}" for key, value in figures.items()))
         if options.out:
-            append_rows(
-                options.out, [{"model": network.config.name, "commit": commit(), "data": name, **r} for r in rows]
-            )
+            made = {"model": network.config.name, "commit": commit(), "data": name}
+            append_rows(options.out, [{**made, **row} for row in rows])
         if options.sheets:
-            write_picture(ensure_folder(options.sheets) / f"worst_{name}.png", sheet(cases, found, error))
+            write_picture(ensure_folder(options.sheets) / f"errors_{SHEETS[name]}.jpg", sheet(cases, errors))
     if options.card:
         amend_card(WEIGHTS_FOLDER / f"{network.config.name}.safetensors", weak_groups=weak)
 

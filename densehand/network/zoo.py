@@ -50,7 +50,7 @@ class ModelCard:
     recipe: dict[str, Any] = field(default_factory=dict)  # command, commit, data, seed, steps, hardware
     accuracy: dict[str, Any] = field(default_factory=dict)  # measured, by data set
     calibration: dict[str, Any] = field(default_factory=dict)  # of these weights' scores; empty: as they are
-    weak_groups: dict[str, Any] = field(default_factory=dict)  # hands whose error is far above the mean, by data set
+    weak_groups: dict[str, Any] = field(default_factory=dict)  # hands whose figures are far above all hands', by set
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
