@@ -17,9 +17,11 @@ from torch import Tensor
 
 from densehand.camera import Crop
 from densehand.errors import InputError
+from densehand.hand import rotations as roma
 from densehand.hand.articulate import ANGLES, SHAPE, TRANSLATION, TURN
 from densehand.hand.levenberg import Local, Solution, minimise
 from densehand.hand.model import HandModel
+from densehand.hand.numpy_rotations import left_jacobian
 from densehand.network.mesh import MeshParameters, decode, encode
 from densehand.rays import turn_rotation, turn_to_box, wrist_place
 from densehand.refine.cameras import KnownCamera, KnownProblem
@@ -29,6 +31,10 @@ from densehand.result import Hand, Refinement, mirrored_if_left, posed_mesh
 
 MOST_FRAMES = 40
 """One matrix holds the derivatives of all frames; beyond this many it would need seconds a step."""
+
+SMOOTHED = [*range(ANGLES.start, ANGLES.stop), *range(TURN.start, TURN.stop)]
+"""Of a frame's 62 numbers those that smoothing holds near the next frame's: with the angles alone held, the turn would
+swing all the more to keep to the keypoints."""
 
 
 @torch.no_grad()
@@ -49,7 +55,8 @@ def refine_views(
             `keypoints_2d` and `evidence_weight` are the evidence, pose, shape and camera the start.
         mode: "views" (one pose), "frames" (a pose each), or "fast" for a single hand.
         cameras: of the pictures, for views; the hands then come back in those cameras, in true size and place.
-        smooth: frames only: usual change of a joint angle from one frame to the next, radians; None: any.
+        smooth: frames only: usual change of a joint angle, and of the hand's turn about an axis, from one frame to the
+            next, radians; None: any.
         weights, iterations: see `densehand.refine.fast`; by default at most 5 for a single hand, else 15.
 
     Returns:
@@ -115,14 +122,31 @@ class JointProblem:
         gradient = state.new_zeros(size).index_add(0, self.columns.flatten(), local.gradient.flatten())
         curvature = state.new_zeros(size * size).index_add(0, self.square, local.curvature.flatten())
         if self.smooth is not None:
-            step = (rows[1:, ANGLES] - rows[:-1, ANGLES]).flatten() / self.smooth**2
-            before, after = self.columns[:-1, ANGLES].flatten(), self.columns[1:, ANGLES].flatten()
-            energy = energy + (step.square() * self.smooth**2).sum()
-            gradient = gradient.index_add(0, after, step).index_add(0, before, -step)
-            worth = torch.full_like(step, self.smooth**-2)
-            for a, b, sign in ((after, after, 1), (before, before, 1), (after, before, -1), (before, after, -1)):
-                curvature = curvature.index_add(0, a * size + b, sign * worth)
+            step, by = self.steps(rows)
+            places = torch.cat([self.columns[:-1, SMOOTHED], self.columns[1:, SMOOTHED]], dim=1)
+            energy = energy + step.square().sum()
+            gradient = gradient.index_add(0, places.flatten(), (step[:, None] @ by).flatten())
+            square = (places[:, :, None] * size + places[:, None]).flatten()
+            curvature = curvature.index_add(0, square, (by.mT @ by).flatten())
         return Local(energy[None], gradient[None], curvature.view(1, size, size))
+
+    def steps(self, rows: Float[Tensor, "v 62"]) -> tuple[Float[Tensor, "t 54"], Float[Tensor, "t 54 96"]]:
+        """What smoothing holds small, in units of `smooth`: the changes from each frame to the next (t = v − 1), and
+        their derivatives by the `SMOOTHED` numbers of both.
+
+        45 changes of angles, and the difference of the hands' rotation matrices over √2: it is of length 2 sin(θ/2)
+        for a turn by θ, and has no seam at half a turn.
+        """
+        assert self.smooth is not None
+        turn = rows[:, TURN]
+        matrix = roma.rotvec_to_rotmat(turn) @ self.problem.base
+        about = torch.from_numpy(np.stack([left_jacobian(vector) for vector in turn.numpy()]))
+        swept = torch.linalg.cross(about.mT[:, :, None], matrix.mT[:, None])  # frame, entry of turn, column, xyz
+        place = torch.cat([rows[:, ANGLES], matrix.mT.flatten(1) / 2**0.5], dim=1)
+        by = rows.new_zeros(len(rows), 54, 48)
+        by[:, :45, :45] = torch.eye(45)
+        by[:, 45:, 45:] = swept.flatten(2).mT / 2**0.5
+        return (place[1:] - place[:-1]) / self.smooth, torch.cat([-by[:-1], by[1:]], dim=2) / self.smooth
 
 
 def _check(hands: Sequence[Hand], mode: str, cameras: Sequence[KnownCamera] | None, smooth: float | None) -> None:
