@@ -47,7 +47,9 @@ def refine(
     views: bool = typer.Option(False, "--views", help="The pictures show one hand at one moment: one pose and shape."),
     frames: bool = typer.Option(False, "--frames", help="The pictures are a film of one hand, in order: one shape."),
     cameras: Path = typer.Option(None, metavar="FILE.json", help="With --views: the pictures' cameras, where known."),
-    smooth: float = typer.Option(None, metavar="DEGREES", help="With --frames: usual change of an angle, and of the turn, a frame."),
+    smooth: float = typer.Option(
+        None, metavar="DEGREES", help="With --frames: usual change of angles and turn a frame."
+    ),
     side: str = typer.Option("auto", help="With --views or --frames: auto (each side there is), left or right."),
     write: str = typer.Option(DEFAULT_FORMATS, help="What to write, comma-separated: " + ", ".join(FORMATS) + "."),
     hand: str = typer.Option("open", help="Hand model the predictions were made with: open, mano or FILE.npz."),
