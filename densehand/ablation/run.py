@@ -262,8 +262,8 @@ class Ablation:
             network = zoo.build_model(self.options.model, self.hand).to(self.device)
             if not ROWS[name].refiner:
                 take_refiner_out(network)
-            path = self.place(name, seed) / "weights.safetensors"
-            zoo.fill(network, load_file(path), path, network.config.name)
+            weights = self.place(name, seed) / "weights.safetensors"
+            zoo.fill(network, load_file(weights), weights, network.config.name)
             network.requires_grad_(False)
             test, curves = self.test.first(hands), {}
             for mode, counts in (("fast", FAST_CURVE), ("paper", PAPER_CURVE)):
