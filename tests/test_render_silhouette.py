@@ -1,5 +1,9 @@
-"""Silhouette against exact polygon areas and supersampled truth; gradients against differences of that truth."""
+"""Silhouette against exact polygon areas and supersampled truth; gradients against differences of that truth.
 
+Meshes: triangles, a dented torus, and hands posed near their joints' limits and framed as crops are.
+"""
+
+import math
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -10,6 +14,9 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densehand.bench.render import framed
+from densehand.hand.anatomy import anatomical_to_pose
+from densehand.hand.model import HandModel
 from densehand.render import edge_table, rasterise
 from densehand.render import silhouette as any_silhouette
 from densehand.render.union import LIMIT
@@ -39,6 +46,24 @@ def torus(size: float, seed: int, waves: float = 0.15) -> tuple[torch.Tensor, to
     rotation = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
     bent = vertices @ rotation.T * size * 0.9 * (1 + waves * torch.sin(60 * vertices[:, :1]))
     return bent + torch.tensor([size / 2 + 0.13, size / 2 - 0.21, 0.0]), torch.tensor(np.asarray(mesh.faces))
+
+
+@cache
+def hands(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Twelve random hands, (12 V 3), and faces. Most of their angles are near a limit: fingers fold and overlap."""
+    model, generator = HandModel.load("open"), torch.Generator().manual_seed(0)
+    share = 0.5 - 0.5 * torch.cos(math.pi * torch.rand(12, 15, 3, generator=generator))
+    angles = torch.lerp(model.limits_lower, model.limits_upper, share)
+    rotation = torch.nn.functional.normalize(torch.randn(12, 4, generator=generator), dim=1)
+    with torch.no_grad():
+        mesh = model(anatomical_to_pose(angles, model), torch.randn(12, 10, generator=generator), rotation)
+    return framed(mesh, size).double(), model.faces
+
+
+@cache
+def hands_truth(size: int, count: int) -> torch.Tensor:
+    vertices, faces = hands(size)
+    return torch.stack([supersampled(one, faces, size) for one in vertices[:count]])
 
 
 def clip(polygon: list, keep: list) -> list:
@@ -98,6 +123,24 @@ def test_equals_supersampled_truth(silhouette: Silhouette, dtype: torch.dtype) -
         assert ((truth > 0) & (truth < 1)).sum() > 100
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_hands_equal_supersampled_truth(silhouette: Silhouette, dtype: torch.dtype) -> None:
+    size, count = 64, 4
+    (vertices, faces), truth = hands(size), hands_truth(size, count)
+    mask = silhouette(vertices[:count].to(dtype), faces, (size, size)).double()
+    assert (mask - truth).abs().max() < 1 / 64
+    assert (((truth > 0) & (truth < 1)).sum(dim=(1, 2)) > 100).all()
+
+
+def test_hands_equal_the_means_of_a_larger_picture(silhouette: Silhouette) -> None:
+    """Areas add up: other pieces meet in the small pixels, so that a wrong union of the large ones shows."""
+    size, times = 64, 3
+    vertices, faces = hands(size)
+    large = silhouette(vertices * torch.tensor([times, times, 1.0]), faces, (size * times, size * times))
+    means = large.view(-1, size, times, size, times).mean(dim=(2, 4))
+    torch.testing.assert_close(silhouette(vertices, faces, (size, size)), means, atol=1e-9, rtol=0)
+
+
 def test_open_meshes_are_seen_from_both_sides(silhouette: Silhouette) -> None:
     size = 40
     for seed in range(3):
@@ -111,11 +154,12 @@ def test_open_meshes_are_seen_from_both_sides(silhouette: Silhouette) -> None:
 
 
 @cache
-def moved(seed: int, size: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, tuple]]:
-    """A torus, a weighting of the picture, and motions of the vertices with the weighted truth's change along each."""
-    vertices, faces = torus(size, seed)
+def moved(mesh: str, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, tuple]]:
+    """A mesh, a weighting of the picture, and motions of the vertices with the weighted truth's change along each."""
+    size, fineness = {"torus": (32, 64), "hand": (48, 32)}[mesh]
+    vertices, faces = torus(size, seed) if mesh == "torus" else (hands(size)[0][seed], hands(size)[1])
     row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    weight = (torch.sin(column / 5 + seed) * torch.cos(row / 4)).double()
+    weight = 1 + (torch.sin(column / 5 + seed) * torch.cos(row / 4)).double()  # so that growth does not cancel out
     centred = (vertices - size / 2) / size
     moves = {  # smooth, about a pixel each
         "right": torch.tensor([1.0, 0, 0]).expand_as(vertices),
@@ -126,14 +170,14 @@ def moved(seed: int, size: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.
     }
     h, changes = 0.125, {}
     for name, move in moves.items():
-        ahead, behind = (supersampled(vertices + s * h * move, faces, size, 64) for s in (1, -1))
+        ahead, behind = (supersampled(vertices + s * h * move, faces, size, fineness) for s in (1, -1))
         changes[name] = (move, ((ahead - behind) * weight).sum() / (2 * h))
     return vertices, faces, weight, changes
 
 
-@pytest.mark.parametrize("seed", [0, 2])
-def test_gradients_equal_differences_of_the_supersampled_truth(silhouette: Silhouette, seed: int) -> None:
-    vertices, faces, weight, changes = moved(seed)
+@pytest.mark.parametrize("mesh, seed", [("torus", 0), ("torus", 2), ("hand", 0), ("hand", 1)])
+def test_gradients_equal_differences_of_the_supersampled_truth(silhouette: Silhouette, mesh: str, seed: int) -> None:
+    vertices, faces, weight, changes = moved(mesh, seed)
     leaf = vertices.clone().requires_grad_()
     (silhouette(leaf, faces, weight.shape) * weight).sum().backward()
     assert leaf.grad[:, 2].abs().max() == 0

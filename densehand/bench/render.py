@@ -1,8 +1,8 @@
-"""Milliseconds of the renderer for one hand and for batches, beside `deodr`'s anti-aliased CPU renderer.
+"""Milliseconds of the renderer for one hand and for batches, beside `deodr`'s anti-aliased CPU renderer and a soft one.
 
 Every contestant gets the same hands, framed as crops are, at the same size. `deodr` draws the edges' blurred overdraw
 where `silhouette` takes exact areas: the same use, not the same picture. Its edges at the outline are found beforehand,
-outside the time taken.
+outside the time taken. `soft` is SoftRas's blurred mask in plain torch (`bench/soft.py`), at σ = 1 square pixel.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -18,13 +19,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densehand.bench import CONTESTANTS
+from densehand.bench.soft import soft_silhouette
 from densehand.camera import HOUSE_PADDING
 from densehand.errors import DependencyError
-from densehand.hand.model import HandModel
+from densehand.hand.model import HandMesh, HandModel
 from densehand.render import Lights, rasterise, shade, silhouette
 from densehand.render.silhouette import Backend
 
-__all__ = ["CONTESTANTS", "Row", "available", "compare", "device_name", "milliseconds", "random_hands"]
+__all__ = ["CONTESTANTS", "Row", "available", "compare", "device_name", "framed", "milliseconds", "random_hands"]
 
 _PACKAGES = {"numba": "fast", "deodr": "bench"}  # and the extras that bring them
 
@@ -68,12 +70,16 @@ def device_name(device: str) -> str:
 
 
 def random_hands(model: HandModel, batch: int, size: int) -> Float[Tensor, "B V 3"]:
-    """Random hands in screen space, framed as crops are: 1.5 × the box of the keypoints."""
+    """Random hands in screen space, framed as crops are."""
     generator = torch.Generator().manual_seed(0)
     pose = model.mean_pose + 0.25 * torch.randn(batch, 45, generator=generator)
     rotation = torch.nn.functional.normalize(torch.randn(batch, 4, generator=generator), dim=1)
     with torch.no_grad():
-        mesh = model(pose, torch.randn(batch, 10, generator=generator), rotation)
+        return framed(model(pose, torch.randn(batch, 10, generator=generator), rotation), size)
+
+
+def framed(mesh: HandMesh, size: int) -> Float[Tensor, "B V 3"]:
+    """Posed hands in screen space, framed as crops are: 1.5 × the box of the keypoints."""
     low, high = mesh.joints.amin(dim=1, keepdim=True), mesh.joints.amax(dim=1, keepdim=True)
     scale = size / HOUSE_PADDING / (high - low)[..., :2].amax(dim=-1, keepdim=True)
     return (mesh.vertices - (low + high) / 2) * scale + torch.tensor([size / 2, size / 2, 0.0])
@@ -145,14 +151,15 @@ def _steps(
         lights = Lights(ambient=vertices.new_full((3,), 0.3), directions=lamp)
         return lambda: shade(rasterise(vertices, faces, square, cull="back"), vertices, faces, lights=lights), None
     backend: Backend = "numba" if name == "numba" else "torch"
+    draw: Callable[..., Tensor] = soft_silhouette if name == "soft" else partial(silhouette, backend=backend)
     leaf = vertices.clone().requires_grad_()
     weight = torch.rand(len(vertices), *square, device=vertices.device)
 
     def both() -> None:
         leaf.grad = None
-        silhouette(leaf, faces, square, backend=backend).backward(weight)
+        draw(leaf, faces, square).backward(weight)
 
-    return lambda: silhouette(vertices, faces, square, backend=backend), both
+    return lambda: draw(vertices, faces, square), both
 
 
 def _deodr(

@@ -11,7 +11,7 @@ from densehand.cli.common import choices
 from densehand.refine.modes import PAPER_STEPS
 
 _FIGURES = ("mesh_px", "pa_mm", "iou", "cpu_ms", "batch_ms")
-_USUAL = _CONTESTANTS[:3]  # those of them that are installed
+_USUAL = _CONTESTANTS[:4]  # those of them that are installed
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def render(
     what: str = typer.Option(
-        "", help="Comma-separated: " + ", ".join(_CONTESTANTS) + "; without it the first three, where installed."
+        "", help="Comma-separated: " + ", ".join(_CONTESTANTS) + "; without it the first four, where installed."
     ),
     batches: str = typer.Option("1,8,32,256", help="Numbers of hands."),
     sizes: str = typer.Option("224,512", help="Sides of the picture in pixels."),
@@ -36,7 +36,8 @@ def render(
     csv_file: Path | None = typer.Option(None, "--csv", help="Add the figures as rows to this results file."),
     commit: str = typer.Option("", help="The commit that the rows of --csv name."),
 ) -> None:
-    """Print the milliseconds of silhouettes of random hands, forward and forward + backward, beside deodr's.
+    """Print the milliseconds of silhouettes of random hands, forward and forward + backward, beside deodr's
+    and a soft rasteriser's.
 
     [b]Example:[/b] densehand bench render --batches 1,8 --sizes 224
     """

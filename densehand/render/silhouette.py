@@ -230,7 +230,7 @@ def _cover(pieces: _Pieces, accumulated: Tensor) -> tuple[Tensor, Tensor, Tensor
     middle = 0.5 * (pieces.t0 + pieces.t1)
     head, tail = visible * (1 - middle), visible * middle
 
-    meeting = ((ends > 2) | (pieces_here > 3) | (pieces_here * squares != jumps * jumps)) & (pieces_here <= LIMIT)
+    meeting = ((ends > 2) | (pieces_here > 2) | (pieces_here * squares != jumps * jumps)) & (pieces_here <= LIMIT)
     chosen = meeting.nonzero().squeeze(1)
     if chosen.numel():
         here = [v.index_select(0, chosen) for v in (pixel, pieces_here, corner, *pieces[2:11])]

@@ -197,7 +197,7 @@ def _pixel(first, following, number, geometry, k, head, tail, own, cuts):
         m, p = m + 1, following[p]
     # relative to k at the pixel's upper left corner, so that no rounding is carried along the row
     corner = np.rint(k - inside)
-    if (ends > 2 or m > 3 or m * squares != jumps * jumps) and m <= len(own):
+    if (ends > 2 or m > 2 or m * squares != jumps * jumps) and m <= len(own):
         return _union(own, m, geometry, corner, head, tail, cuts)
     value, p = 0.0, first
     while p >= 0:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 __all__ = ["LIMIT", "union"]
 
-LIMIT = 32  # pieces in a pixel
-_WIDTHS = (4, 8, 16, LIMIT)  # pixels are done together that have up to so many
+LIMIT = 64  # pieces in a pixel
+_WIDTHS = (4, 8, 16, 32, LIMIT)  # pixels are done together that have up to so many
 _HELD = 1 << 23  # comparisons held at a time
 
 

@@ -41,7 +41,7 @@ def test_contestants_that_are_installed(name: str, capsys: pytest.CaptureFixture
 
 def test_what_is_missing_is_left_out_or_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(bench, "find_spec", lambda name: None)
-    assert bench.available(bench.CONTESTANTS, "cpu", strict=False) == ["torch", "rasterise", "shade"]
+    assert bench.available(bench.CONTESTANTS, "cpu", strict=False) == ["torch", "soft", "rasterise", "shade"]
     assert bench.available(["torch", "numba"], "cuda", strict=True) == ["torch"]
     with pytest.raises(DependencyError, match=r"numba is not installed; pip install \"densehand\[fast\]\""):
         bench.available(["numba"], "cpu", strict=True)
