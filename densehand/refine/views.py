@@ -57,7 +57,8 @@ def refine_views(
         cameras: of the pictures, for views; the hands then come back in those cameras, in true size and place.
         smooth: frames only: usual change of a joint angle, and of the hand's turn about an axis, from one frame to the
             next, radians; None: any.
-        weights, iterations: see `densehand.refine.fast`; by default at most 5 for a single hand, else 15.
+        weights, iterations: see `densehand.refine.fast`; by default a prior that counts once for all views, and at most 5
+            iterations for a single hand, else 15.
 
     Returns:
         The hands in their order; box and keypoints are as they were.
@@ -71,7 +72,8 @@ def refine_views(
     keypoints = torch.from_numpy(np.stack([crop.to_crop(hand.keypoints_2d.astype(float)) for hand, crop in pairs]))
     confidence = torch.from_numpy(np.stack([hand.evidence_weight for hand in hands])).double()
     h = torch.cat([_encoded(hand, crop) for hand, crop in pairs])
-    weights = weights or FastWeights()
+    # views of one pose share what is wrong with their estimates: together they are one prior, not several
+    weights = weights or FastWeights(prior=1 / len(hands) if mode == VIEWS else 1.0)
     if cameras is None:
         problem = FastProblem(model, h, keypoints, confidence, weights)
     else:
