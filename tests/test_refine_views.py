@@ -182,12 +182,22 @@ def test_smoothing_counts_angles_and_turn_alike():
 def test_the_same_picture_twice_is_the_picture_once():
     _, _, (hand,) = looked_at(6, 1)
     (once,) = refine_views(open_hand(), [hand], "fast", iterations=15)
-    for twice in refine_views(open_hand(), [hand, hand]):
+    for twice in refine_views(open_hand(), [hand, hand], weights=FastWeights()):
         np.testing.assert_allclose(twice.joints_3d, once.joints_3d, atol=1e-5)
         np.testing.assert_allclose(twice.translation, once.translation, atol=1e-5)
     assert once.refinement.energy_after < once.refinement.energy_before and once.refinement.steps > 0
     (fast,) = refine_views(open_hand(), [hand], "fast")
     assert fast.refinement.steps <= 5, "as many as predict takes"
+
+
+def test_views_have_one_prior_between_them():
+    _, _, hands = looked_at(6, 3)
+    given = refine_views(open_hand(), hands, weights=FastWeights(prior=1 / 3))
+    for mine, theirs in zip(refine_views(open_hand(), hands), given, strict=True):
+        np.testing.assert_array_equal(mine.joints_3d, theirs.joints_3d)
+    frames = refine_views(open_hand(), hands, "frames", weights=FastWeights())
+    for mine, theirs in zip(refine_views(open_hand(), hands, "frames"), frames, strict=True):
+        np.testing.assert_array_equal(mine.joints_3d, theirs.joints_3d)
 
 
 def test_the_mirror_picture_gives_the_mirror_hand():

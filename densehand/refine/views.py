@@ -57,8 +57,8 @@ def refine_views(
         cameras: of the pictures, for views; the hands then come back in those cameras, in true size and place.
         smooth: frames only: usual change of a joint angle, and of the hand's turn about an axis, from one frame to the
             next, radians; None: any.
-        weights, iterations: see `densehand.refine.fast`; by default a prior that counts once for all views, and at most 5
-            iterations for a single hand, else 15.
+        weights, iterations: see `densehand.refine.fast`; by default a prior that counts once for all views, and at
+            most 5 iterations for a single hand, else 15.
 
     Returns:
         The hands in their order; box and keypoints are as they were.
