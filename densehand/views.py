@@ -175,7 +175,12 @@ def mask_overlap(network: DHPE, estimate: Estimate) -> Float[Tensor, " b"]:
     """Soft intersection over union of the mask head with the mesh's rendered mask, on the head's grid."""
     head = estimate.mask_logits.sigmoid()
     rendered = network.render_mask(estimate.parameters[-1], head.shape[-1])
-    common, union = torch.minimum(head, rendered).sum((1, 2)), torch.maximum(head, rendered).sum((1, 2))
+    return soft_iou(head, rendered)
+
+
+def soft_iou(first: Float[Tensor, "b s s"], second: Float[Tensor, "b s s"]) -> Float[Tensor, " b"]:
+    """Intersection over union of masks in [0, 1]: sums of the lesser and of the greater of each pixel."""
+    common, union = torch.minimum(first, second).sum((1, 2)), torch.maximum(first, second).sum((1, 2))
     return common / union.clamp_min(1e-6)
 
 

@@ -12,6 +12,7 @@ from densehand.errors import InputError
 from densehand.hand.keypoints import KEYPOINT_NAMES
 from densehand.metrics import pa_mpjpe
 
+load_tool("error_cases")
 tool = load_tool("analyse_errors")
 
 

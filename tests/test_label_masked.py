@@ -11,7 +11,7 @@ from tool_loader import load_tool
 from densehand.data.labelled import load_dataset
 from densehand.hand import HandModel
 from densehand.images import read_image
-from densehand.network.mesh import MeshParameters, encode
+from densehand.network.mesh import MeshParameters, encode, skeleton_in_crop
 from densehand.network.zoo import open_model
 from densehand.pipeline import HandEstimator
 
@@ -50,14 +50,14 @@ def test_pixels_of_the_hands_side_of_the_wrist():
 def test_a_mesh_is_drawn_onto_a_mask_without_leaving_the_keypoints(network):
     truth = flat_hand(network.hand, 0.3)
     mask = network.render_mask(truth, tool.SIDE)
-    mask = torch.maximum(mask, ~tool.hand_side(tool.skeleton_of(network, truth)) * 1.0)  # a forearm tells nothing
+    mask = torch.maximum(mask, ~tool.hand_side(skeleton_in_crop(network.hand, truth)) * 1.0)  # a forearm tells nothing
     start = flat_hand(network.hand, 0.0)
-    evidence = tool.skeleton_of(network, truth)[..., :2]
+    evidence = skeleton_in_crop(network.hand, truth)[..., :2]
     h, before, after = tool.draw_onto(network, start, mask, evidence, 60)
     assert before < 0.85 < 0.93 < after
 
     def off(h):
-        return (tool.skeleton_of(network, h)[..., :2] - evidence).norm(dim=-1).mean()
+        return (skeleton_in_crop(network.hand, h)[..., :2] - evidence).norm(dim=-1).mean()
 
     assert off(h) < 0.5 * off(start)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +33,19 @@ from densehand.export import write_picture
 from densehand.files import ensure_folder, write_atomically
 from densehand.images import read_image
 from densehand.losses import penalty
+from densehand.metrics import mask_iou, tight_box
 from densehand.network.estimator import DHPE
-from densehand.network.mesh import decode, encode
+from densehand.network.mesh import decode, encode, skeleton_in_crop
 from densehand.network.zoo import open_model
 from densehand.pipeline import HandEstimator
 from densehand.resample import crop_image, crop_mask
-from densehand.result import Hand
-from densehand.views import STRAIGHT, consensus, look
+from densehand.synth.sheet import contact_sheet
+from densehand.views import STRAIGHT, consensus, look, soft_iou
 
 SIDE = 112  # of the pictures in which silhouettes are compared
 HOUSE = HOUSE_PADDING / AROUND  # half side of the network's crop, in units of the stored square
 LOT = 32
+TILE = 200  # side of a picture in the sheet
 
 
 @dataclass
@@ -64,17 +67,11 @@ def find(estimator: HandEstimator, path: Path) -> Masked | str:
     mask = MaskSource(path.with_suffix(".png")).read()
     if mask.shape != image.shape[:2]:
         return "mask of another size"
-    hands = estimator(image)
-
-    def overlap(hand: Hand) -> float:
-        mine = hand.mask(mask.shape)
-        return float((mine & mask).sum() / max((mine | mask).sum(), 1))
-
-    best = max(hands, key=overlap, default=None)
-    if best is None or overlap(best) < 0.3:
+    found = [(mask_iou(hand.mask(mask.shape), mask), hand) for hand in estimator(image)] if mask.any() else []
+    filled, best = max(found, key=itemgetter(0), default=(0.0, None))
+    if best is None or filled < 0.3:
         return "no hand found under the mask"
-    points = best.keypoints_2d
-    crop = Crop.from_box([*points.min(0), *points.max(0)], AROUND, mirrored=best.side == "left")
+    crop = Crop.from_box(tight_box(best.keypoints_2d), AROUND, mirrored=best.side == "left")
     return Masked(
         path, image, mask, best.side, crop, crop_image(image, crop, STORED_SIZE),
         crop_mask(mask, crop, SIDE).astype(np.float32) / 255,
@@ -91,27 +88,21 @@ def hand_side(skeleton: Float[Tensor, "b 21 3"]) -> Bool[Tensor, "b s s"]:
     return x * arm[:, 0, None, None] + y * arm[:, 1, None, None] < 0
 
 
-def overlap(rendered: Tensor, mask: Tensor, inside: Tensor) -> Float[Tensor, " b"]:
-    """Soft intersection over union of the pixels `inside`."""
-    common, union = torch.minimum(rendered, mask) * inside, torch.maximum(rendered, mask) * inside
-    return common.sum((1, 2)) / union.sum((1, 2)).clamp_min(1)
-
-
 def draw_onto(
     network: DHPE, h: Float[Tensor, "b 63"], mask: Float[Tensor, "b s s"], evidence: Float[Tensor, "b 21 2"], steps: int
 ) -> tuple[Float[Tensor, "b 63"], Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Meshes (units of the square) drawn onto their masks; their overlap before and after."""
     start = h.detach()
-    inside = hand_side(skeleton_of(network, start)).float()
+    inside = hand_side(skeleton_in_crop(network.hand, start)).float()
+    mask = mask * inside
     h = start.clone().requires_grad_()
     optimiser = torch.optim.Adam([h], lr=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     before = torch.zeros(len(h))
     for step in range(steps):
-        rendered = network.render_mask(h, SIDE)
-        filled = overlap(rendered, mask, inside)
+        filled = soft_iou(network.render_mask(h, SIDE) * inside, mask)
         before = filled.detach() if step == 0 else before
-        left = penalty(skeleton_of(network, h)[..., :2] - evidence, robust=True).mean(-1)
+        left = penalty(skeleton_in_crop(network.hand, h)[..., :2] - evidence, robust=True).mean(-1)
         moved = (h[:, :45] - start[:, :45]).square().sum(1) / 0.25 + h[:, 45:55].square().sum(1) / 4
         energy = (1 - filled) + 8 * left + 0.02 * moved
         optimiser.zero_grad(set_to_none=True)
@@ -119,11 +110,7 @@ def draw_onto(
         optimiser.step()
         schedule.step()
     with torch.no_grad():
-        return h.detach(), before, overlap(network.render_mask(h, SIDE), mask, inside)
-
-
-def skeleton_of(network: DHPE, h: Float[Tensor, "b 63"]) -> Float[Tensor, "b 21 3"]:
-    return network.mesh(h)[1]
+        return h.detach(), before, soft_iou(network.render_mask(h, SIDE) * inside, mask)
 
 
 def label(network: DHPE, lot: list[Masked], steps: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,13 +147,14 @@ def sheet(folder: Path, rows: list[dict], count: int = 48) -> np.ndarray:
     """Labelled hands darkened outside their masks, with their skeletons."""
     tiles = []
     for label in rows[:: max(1, len(rows) // count)][:count]:
-        image = read_image(folder / label["image"])
-        mask = MaskSource(folder / label["mask"]).read()
-        shown = np.where(mask[..., None], image, image // 3).astype(np.uint8)
-        draw_skeleton(shown, np.array(label["keypoints_px"]), np.ones(21))
+        points = np.array(label["keypoints_px"])
+        crop = Crop.from_box(tight_box(points))
+        shown = crop_image(read_image(folder / label["image"]), crop, TILE)
+        mask = crop_mask(MaskSource(folder / label["mask"]).read(), crop, TILE) > 127
+        shown[~mask] //= 3
+        draw_skeleton(shown, (crop.to_crop(points) + 1) * (TILE / 2), np.ones(21))
         tiles.append(shown)
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 8)
-    return np.vstack([np.hstack(tiles[i : i + 8]) for i in range(0, len(tiles), 8)])
+    return contact_sheet(np.stack(tiles), 8)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -34,8 +34,7 @@ SHARES = (0.1, 0.2, 0.33)  # of the mirrored crop in the mean
 def photos(folder: Path, hand: HandModel, fits: str, count: int) -> Records:
     """Held-back photos whose fits are trusted, evenly drawn."""
     records = load_records(folder, hand, fits, "held-back")
-    rows = torch.nonzero(records.trust > 0.5).flatten()
-    return records.select(rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()])
+    return records.select(records.trusted(count))
 
 
 def errors(network: DHPE, records: Records) -> dict[str, tuple[float, float]]:

@@ -130,10 +130,7 @@ class Measurement:
         self.options, self.start, self.backgrounds, self.known = options, start, backgrounds, known
         self.hand = HandModel.load("open")
         # the same photos for both measures: evenly among those whose fits can be trusted
-        good = torch.nonzero(real.trust > 0.5).flatten()
-        if not len(good):
-            raise InputError(f"none of {len(real)} photos has a fit to be trusted; give others")
-        chosen = real.select(good[torch.linspace(0, len(good) - 1, min(options.photos, len(good))).long()])
+        chosen = real.select(real.trusted(options.photos))
         self.flat = HeldBackPhotos(chosen, self.hand, options.size, options.photos)
         self.solid = TestHands.cut(self.hand, chosen, options.size, options.photos)
         self.before = self.figures(self.network(0))

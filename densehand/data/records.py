@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from densehand.data.fits import Fits, render_masks
 from densehand.data.photos import PhotoSet
+from densehand.errors import InputError
 from densehand.hand.model import HandModel
 
 
@@ -43,6 +44,13 @@ class Records:
     def select(self, rows: Tensor | slice) -> Records:
         """Some of the hands: indices, a mask or a slice."""
         return Records(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def trusted(self, most: int) -> Int[Tensor, " k"]:
+        """Rows of at most so many hands of trusted fits, evenly drawn. Raises InputError where there is none."""
+        rows = torch.nonzero(self.trust > 0.5).flatten()
+        if not len(rows):
+            raise InputError(f"none of {len(self)} photos has a fit to be trusted; give others")
+        return rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
 
     @staticmethod
     def join(parts: list[Records]) -> Records:

@@ -121,7 +121,7 @@ def place(
     local = articulation(angles.unflatten(-1, (15, 3)), shape)
     matrix = log_scale.exp()[..., None] * (roma.rotvec_to_rotmat(turn) @ base)
     points = local.points @ matrix.mT
-    about = torch.linalg.cross(_left_jacobian(turn).mT[:, None], points[:, :, None].expand(-1, -1, 3, -1)).mT
+    about = torch.linalg.cross(left_jacobian(turn).mT[:, None], points[:, :, None].expand(-1, -1, 3, -1)).mT
     by = torch.cat(
         [
             matrix[:, None] @ torch.cat([local.by_angle, local.by_shape], dim=-1),
@@ -134,7 +134,7 @@ def place(
     return points + translation[:, None], by
 
 
-def _left_jacobian(turn: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+def left_jacobian(turn: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
     """Columns: the rotation vectors by which Rot(turn) turns further where an entry of `turn` grows (SO(3))."""
     angle = turn.norm(dim=-1)[:, None, None]
     small = angle < 1e-2  # there the series is exact to 1e-10

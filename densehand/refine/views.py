@@ -18,10 +18,9 @@ from torch import Tensor
 from densehand.camera import Crop
 from densehand.errors import InputError
 from densehand.hand import rotations as roma
-from densehand.hand.articulate import ANGLES, SHAPE, TRANSLATION, TURN
+from densehand.hand.articulate import ANGLES, SHAPE, TRANSLATION, TURN, left_jacobian
 from densehand.hand.levenberg import Local, Solution, minimise
 from densehand.hand.model import HandModel
-from densehand.hand.numpy_rotations import left_jacobian
 from densehand.network.mesh import MeshParameters, decode, encode
 from densehand.rays import turn_rotation, turn_to_box, wrist_place
 from densehand.refine.cameras import KnownCamera, KnownProblem
@@ -142,8 +141,8 @@ class JointProblem:
         assert self.smooth is not None
         turn = rows[:, TURN]
         matrix = roma.rotvec_to_rotmat(turn) @ self.problem.base
-        about = torch.from_numpy(np.stack([left_jacobian(vector) for vector in turn.numpy()]))
-        swept = torch.linalg.cross(about.mT[:, :, None], matrix.mT[:, None])  # frame, entry of turn, column, xyz
+        # frame, entry of turn, column, xyz
+        swept = torch.linalg.cross(left_jacobian(turn).mT[:, :, None], matrix.mT[:, None])
         place = torch.cat([rows[:, ANGLES], matrix.mT.flatten(1) / 2**0.5], dim=1)
         by = rows.new_zeros(len(rows), 54, 48)
         by[:, :45, :45] = torch.eye(45)

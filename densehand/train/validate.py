@@ -9,7 +9,6 @@ from torch import Tensor
 from densehand.camera import ERROR_CROP
 from densehand.data.augment import Augmentation, augment
 from densehand.data.records import Records, TrainingBatch
-from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE, evaluating
 
@@ -30,12 +29,8 @@ class HeldBackPhotos:
         how: Augmentation = PLAIN,
         backgrounds: UInt8[Tensor, "n s s 3"] | None = None,
     ):
-        trusted = torch.nonzero(records.trust > 0.5).flatten()
-        if not len(trusted):
-            raise InputError("no held-back photo has a fit to be trusted")
-        rows = trusted[torch.linspace(0, len(trusted) - 1, min(limit, len(trusted))).long()]
         self.batches: list[TrainingBatch] = []
-        for part in rows.split(64):
+        for part in records.trusted(limit).split(64):
             generator = torch.Generator(device=records.images.device).manual_seed(len(self.batches))
             self.batches.append(augment(hand, records, part, size, how, generator, backgrounds))
 
