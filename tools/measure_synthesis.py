@@ -12,34 +12,22 @@ and views are drawn around. A row and seed that the file holds already is not me
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from densehand.ablation.compare import measure_rows, stored
 from densehand.ablation.synthesis import VARIANTS, Measurement, Options, known_hands, synthesizer, table
 from densehand.data.fits import Fits
-from densehand.errors import InputError
-from densehand.evaluate import append_rows
 from densehand.files import write_bytes
 from densehand.hand.model import HandModel
 from densehand.network.zoo import WEIGHTS_FOLDER
-from densehand.revision import commit
 from densehand.synth.sheet import contact_sheet, to_uint8
 from densehand.train.stream import load_backgrounds, load_records
 
 SHOWN, SIDE, LABEL = 8, 128, 150  # pictures a row of the sheet, their side and the label's width, px
-
-
-def stored(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results file; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def sheet() -> np.ndarray:
@@ -84,24 +72,13 @@ def main() -> None:
         return
     if given.photos is None:
         parser.error("give --photos DIR")
-    names = given.rows.split(",")
-    unknown = sorted(set(names) - set(VARIANTS))
-    if unknown:
-        raise InputError(f"unknown rows {', '.join(unknown)}; known: {', '.join(VARIANTS)}")
     options = Options(**{name: getattr(given, f"option_{name}") for name in vars(Options())})
     real = load_records(given.photos, HandModel.load("open"), given.photo_fits, "held-back")
     backgrounds = None if given.backgrounds is None else load_backgrounds(given.backgrounds)
     known = None if given.fits is None else known_hands(Fits.load(given.fits))
     measurement = Measurement(real, given.start, options, backgrounds, known)
     print(f"before: {measurement.before}", flush=True)
-    revision = commit()
-    for name in names:  # the seeds of a row one after another: what is done so far can be compared
-        for seed in map(int, given.seeds.split(",")):
-            if any(line["row"] == name and int(line["seed"]) == seed for line in stored(given.csv)):
-                continue
-            line = measurement.run(name, seed)
-            append_rows(given.csv, [{"commit": revision, **line}])
-            print(f"seed {seed}, {name}: mesh {line['mesh_px_after']:.2f} px, {line['cpu_seconds']:.0f} s", flush=True)
+    measure_rows(given.csv, given.rows.split(","), VARIANTS, [int(s) for s in given.seeds.split(",")], measurement.run)
     print(table(stored(given.csv)))
 
 

@@ -16,13 +16,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from densehand.ablation import compare
 from densehand.ablation.data import PoolStream, rendered
 from densehand.ablation.measure import TestHands, measure
-from densehand.ablation.table import spread_of, with_spread
 from densehand.ablation.training import fit
 from densehand.data.fits import Fits
 from densehand.data.records import Records
-from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network import zoo
 from densehand.network.estimator import DHPE
@@ -72,7 +71,7 @@ VARIANTS: dict[str, Variant] = {
     "views": Variant("half seen as photos' hands are (new)", {"view_share": 0.5}),
 }
 
-FIGURES: dict[str, tuple[str, int]] = {
+FIGURES: compare.Figures = {
     "mesh_px": ("mesh (px)", 2),
     "keypoint_px": ("keypoints (px)", 2),
     "pa_mm": ("PA-MPJPE (mm)", 2),
@@ -173,29 +172,6 @@ class Measurement:
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Lines of a results file as a Markdown table: after training, mean ± standard deviation over seeds, in brackets
-    the difference to `all`, seed by seed. Raises InputError where lines of other options are mixed or there is none."""
-    shared = {tuple(str(line[key]) for key in (*vars(Options()), "start")) for line in lines}
-    if len(shared) != 1:
-        raise InputError(f"the results hold rows of {len(shared)} kinds of options; give a file with one")
-    found: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for line in lines:
-        found.setdefault(str(line["row"]), {})[int(line["seed"])] = line
-    text = ["| row | seeds | " + " | ".join(head for head, _ in FIGURES.values()) + " |"]
-    text.append("|---|---|" + "---|" * len(FIGURES))
-    first = lines[0]
-    cells = [f"{float(first[f'{name}_before']):.{digits}f}" for name, (_, digits) in FIGURES.items()]
-    text.append("| before | | " + " | ".join(cells) + " |")
-    full = found.get("all", {})
-    for row in (name for name in VARIANTS if name in found):
-        cells = []
-        for name, (_, digits) in FIGURES.items():
-            key = f"{name}_after"
-            values = [float(line[key]) for line in found[row].values()]
-            cell = with_spread(sum(values) / len(values), spread_of(values), digits)
-            gaps = [float(line[key]) - float(full[seed][key]) for seed, line in found[row].items() if seed in full]
-            if row != "all" and gaps:
-                cell += f" ({with_spread(sum(gaps) / len(gaps), spread_of(gaps), digits, '+')})"
-            cells.append(cell)
-        text.append(f"| {VARIANTS[row].title} | {len(found[row])} | " + " | ".join(cells) + " |")
-    return "\n".join(text)
+    """Lines of a results file as a Markdown table (`compare.table`), with differences to `all`."""
+    titles = {name: variant.title for name, variant in VARIANTS.items()}
+    return compare.table(lines, titles, FIGURES, [*vars(Options()), "start"], "all")
