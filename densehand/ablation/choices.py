@@ -119,15 +119,15 @@ turned, covered, blurred, badly centred, before other backgrounds."""
 class Measurement:
     """Trains and measures rows on the CPU.
 
-    photos, backgrounds, fits: as `TrainConfig` has them. held_back: the photos to measure on, as records. base: what
-    all rows share.
+    base: what all rows share, with its photos and backgrounds. held_back: the photos to measure on, as records. tested:
+    rendered hands to measure on.
     """
 
-    def __init__(self, base: TrainConfig, held_back: Records) -> None:
+    def __init__(self, base: TrainConfig, held_back: Records, tested: int = TESTED) -> None:
         self.base, self.hand = base, HandModel.load("open")
         self.held_back = held_back
         self.stream = BatchStream(replace(base, photo_share=max(base.photo_share, 0.5), pool=CHUNK), self.hand)
-        self.rendered = self._synthesizer(base).records(TESTED, torch.Generator().manual_seed(TEST_SEED))
+        self.rendered = self._synthesizer(base).records(tested, torch.Generator().manual_seed(TEST_SEED))
         self.pools: dict[tuple[Any, ...], SynthPool] = {}
 
     def _synthesizer(self, config: TrainConfig) -> Synthesizer:
@@ -156,7 +156,7 @@ class Measurement:
         plain = HeldBackPhotos(self.held_back, self.hand, size)(network)
         backgrounds = self.stream.backgrounds
         changed = HeldBackPhotos(self.held_back, self.hand, size, how=USUAL, backgrounds=backgrounds)(network)
-        hands = TestHands.cut(self.hand, self.rendered, size, TESTED)
+        hands = TestHands.cut(self.hand, self.rendered, size, len(self.rendered))
         rendered = measure(network, hands, masks=False)
         return {
             "photo_px": plain["refined_mean"], "mesh_px": plain["mesh_mean"], "changed_px": changed["refined_mean"],
