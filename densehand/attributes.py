@@ -147,8 +147,8 @@ def tone_group(angle: float) -> str:
     return UNKNOWN if np.isnan(angle) else next(name for name, least in TONES if angle > least)
 
 
-def sharpness(picture: UInt8[ndarray, "h w 3"], keypoints: Float[ndarray, "21 2"], side: int = 64) -> float:
-    """Standard deviation of the Laplacian over the hand's box, scaled to `side`² grey pixels in [0, 255].
+def sharpness(picture: UInt8[ndarray, "h w 3"], keypoints: Float[ndarray, "21 2"]) -> float:
+    """Standard deviation of the Laplacian over the hand's box, scaled to 64² grey pixels in [0, 255].
 
     Low where a hand is blurred or was enlarged. The box is that around the known keypoints; NaN where there is none, or
     it lies outside the picture.
@@ -162,7 +162,7 @@ def sharpness(picture: UInt8[ndarray, "h w 3"], keypoints: Float[ndarray, "21 2"
     if (high - low < 2).any():
         return float("nan")
     part = cv2.cvtColor(np.ascontiguousarray(picture[low[1] : high[1], low[0] : high[0]]), cv2.COLOR_RGB2GRAY)
-    part = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA)
+    part = cv2.resize(part, (64, 64), interpolation=cv2.INTER_AREA)
     return float(cv2.Laplacian(part, cv2.CV_64F).std())
 
 

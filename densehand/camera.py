@@ -24,6 +24,7 @@ __all__ = [
     "ERROR_CROP",
     "HOUSE_PADDING",
     "Crop",
+    "can_be_shown",
     "default_focal",
     "project_pinhole",
 ]
@@ -111,6 +112,14 @@ class Crop:
         center = (float(values[0]) + width / 2, float(values[1]) + height / 2)
         return cls(center, 0.5 * padding * max(width, height), mirrored)
 
+    @classmethod
+    def to_look_at(cls, box: Float[np.ndarray, "4"] | None, width: int, height: int) -> Crop:
+        """What to show of a labelled hand: the house's crop around its box, never less than 8 pixels wide; where
+        `can_be_shown` says no, the whole photo of that size."""
+        if box is None or not can_be_shown(box):
+            return cls((width / 2, height / 2), max(width, height) / 2)
+        return cls(tuple((box[:2] + box[2:]) / 2), max(HOUSE_PADDING * float((box[2:] - box[:2]).max()), 8.0) / 2)
+
     @property
     def box(self) -> tuple[float, float, float, float]:
         """[x0, y0, x1, y1] of the window, pixels."""
@@ -129,6 +138,10 @@ class Crop:
         factor, offset = self._axes(points)
         return points * factor + offset
 
+    def to_pixels(self, points: Array, size: int) -> Array:
+        """Image pixels → pixels of the crop at `size` × `size`. points (*b 2)."""
+        return (self.to_crop(points) + 1) * (size / 2)
+
     def _axes(self, points: Array) -> tuple[Array, Array]:
         if points.shape[-1] not in (2, 3):
             raise InputError(f"points have 2 or 3 coordinates, not {points.shape[-1]}")
@@ -141,6 +154,11 @@ class Crop:
         step, sign = 2 * self.half_side / size, -1.0 if self.mirrored else 1.0
         corner = np.array(self.center) - np.array([sign, 1.0]) * self.half_side
         return np.array([[sign * step, 0.0, corner[0]], [0.0, step, corner[1]]])
+
+
+def can_be_shown(box: Float[np.ndarray, "4"]) -> bool:
+    """Whether a label's box is one: finite, with an area, and not so far away that nothing could be drawn of it."""
+    return bool(np.isfinite(box).all() and (box[2:] > box[:2]).all() and (np.abs(box) <= 1e6).all())
 
 
 def project_pinhole(points: Array, translation: Array, focal: Array, center: Array) -> Array:

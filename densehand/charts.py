@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
 PANEL, MARGIN, SCALE = (460, 330), (70, 44, 24, 56), 2  # px; left, top, right, bottom; drawn larger and shrunk
-GREY, FRAME = (225, 225, 225), (90, 90, 90)
+GREY, FRAME, INK = (225, 225, 225), (90, 90, 90), (40, 40, 40)
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Panel:
     top: float | None = None
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers within the range."""
-    raw = max(high - low, 1e-9) / count
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers within the range."""
+    raw = max(high - low, 1e-9) / 5
     power = 10.0 ** np.floor(np.log10(raw))
     step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
     first = np.ceil(low / step - 1e-9) * step
@@ -79,8 +79,8 @@ def draw_panel(pen: ImageDraw.ImageDraw, chart: Panel, corner: tuple[int, int]) 
 
     font, bold = ImageFont.load_default(13 * SCALE), ImageFont.load_default(15 * SCALE)
 
-    def write(x: float, y: float, words: str, anchor: str, colour: Colour = (40, 40, 40), big: bool = False) -> None:
-        pen.text((x * SCALE, y * SCALE), words, fill=colour, font=bold if big else font, anchor=anchor)
+    def write(x: float, y: float, words: str, anchor: str, big: bool = False) -> None:
+        pen.text((x * SCALE, y * SCALE), words, fill=INK, font=bold if big else font, anchor=anchor)
 
     for value in ticks(*x_range):
         pen.line([at(value, y_range[0]), at(value, y_range[1])], GREY, SCALE)

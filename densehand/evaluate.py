@@ -73,9 +73,9 @@ def summary(hands: Sequence[HandErrors], more: bool = True) -> dict[str, float]:
     return figures
 
 
-def by_source(hands: Sequence[HandErrors], more: bool = False) -> dict[str, dict[str, float]]:
-    """`summary` of all hands and of each source."""
-    return {name: summary(group, more) for name, group in grouped(hands).items()}
+def by_source(hands: Sequence[HandErrors]) -> dict[str, dict[str, float]]:
+    """`summary` of all hands and of each source, without all scores."""
+    return {name: summary(group, more=False) for name, group in grouped(hands).items()}
 
 
 def grouped(hands: Sequence[HandErrors]) -> dict[str, list[HandErrors]]:

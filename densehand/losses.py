@@ -13,14 +13,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MIDDLE_MCP = 9
+KNEE = 0.05  # crop units: where a robust norm turns from quadratic to linear
+SIGMA = 1.5  # cells: of the Gaussians of H*
 
 
-def penalty(difference: Float[Tensor, "*b c"], robust: bool, knee: float = 0.05) -> Float[Tensor, "*b"]:
-    """‖d‖² (the paper's), or its smooth L1 version: quadratic below `knee`, linear beyond, both in crop units."""
+def penalty(difference: Float[Tensor, "*b c"], robust: bool) -> Float[Tensor, "*b"]:
+    """‖d‖² (the paper's), or its smooth L1 version: quadratic below `KNEE`, linear beyond, both in crop units."""
     squared = difference.square().sum(-1)
     if not robust:
         return squared
-    return (squared + knee**2).sqrt() - knee
+    return (squared + KNEE**2).sqrt() - KNEE
 
 
 def weighted_mean(values: Float[Tensor, "b k"], weight: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
@@ -61,12 +63,12 @@ def keypoints_2d(
     return weighted_mean(penalty(keypoints - target, robust), weight)
 
 
-def gaussian_maps(target: Float[Tensor, "b 21 2"], side: int, sigma: float = 1.5) -> Float[Tensor, "b 21 s s"]:
-    """H*: Gaussians of `sigma` cells with peak 1 around keypoints given in crop units, on side × side cells."""
+def gaussian_maps(target: Float[Tensor, "b 21 2"], side: int) -> Float[Tensor, "b 21 s s"]:
+    """H*: Gaussians of `SIGMA` cells with peak 1 around keypoints given in crop units, on side × side cells."""
     centre = (target + 1) * side / 2
     cells = torch.arange(side, device=target.device, dtype=target.dtype) + 0.5
-    x = torch.exp(-0.5 * ((cells - centre[..., :1]) / sigma).square())
-    y = torch.exp(-0.5 * ((cells - centre[..., 1:]) / sigma).square())
+    x = torch.exp(-0.5 * ((cells - centre[..., :1]) / SIGMA).square())
+    y = torch.exp(-0.5 * ((cells - centre[..., 1:]) / SIGMA).square())
     return y[..., :, None] * x[..., None, :]
 
 

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
-from densehand.data.augment import look_up, plane_rotation
+from densehand.data.augment import look_up, plane_rotation, turned_in_plane
 from densehand.data.fits import box_size
 from densehand.errors import InputError
 from densehand.metrics import view_consistency
@@ -152,13 +151,11 @@ def _look(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, view: Vie
 
     h = estimate.parameters[-1]
     found, skeleton = decode(h), estimate.skeletons[-1]
-    spin = roma.rotvec_to_unitquat(torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), -angle], dim=-1))
-    turned = roma.quat_product(spin, found.rotation[:, [1, 2, 3, 0]])[:, [3, 0, 1, 2]]
     place = to_picture(found.translation[:, None, :2])[:, 0]
     return {
         "pose": found.pose,
         "shape": found.shape,
-        "rotation": turned,
+        "rotation": turned_in_plane(found.rotation, -angle),
         "scale": found.scale * half,
         "translation": torch.cat([place, found.translation[:, 2:] * half[:, None]], dim=-1),
         "skeleton": torch.cat([to_picture(skeleton[..., :2]), skeleton[..., 2:] * half[:, None, None]], dim=-1),

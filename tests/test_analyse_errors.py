@@ -11,6 +11,7 @@ from tool_loader import load_tool
 from densehand.errors import InputError
 from densehand.hand.keypoints import KEYPOINT_NAMES
 from densehand.metrics import pa_mpjpe
+from densehand.network.zoo import build_model
 
 load_tool("error_cases")
 tool = load_tool("analyse_errors")
@@ -219,3 +220,19 @@ def test_rendered_hands_bring_every_group(hand):
     assert all(len(words) == 6 for words in made.groups.values())
     assert made.seen is not None and made.seen.shape == (6, 21)
     assert made.true_joints and made.was_left.tolist() == [False, True] * 3
+
+
+def test_only_the_sheets_asked_for_are_drawn(hand, tmp_path, monkeypatch, capsys):
+    made = tool.synthetic_hands(hand, 64, 4)
+    monkeypatch.setattr(tool, "synthetic_hands", lambda *_: made)
+    monkeypatch.setattr(tool, "held_back_photos", lambda *_: made)
+    monkeypatch.setattr(tool, "open_model", lambda _: build_model("dhpe-lite").eval())
+    call = ["analyse_errors", "--photos", "p", "--out", str(tmp_path / "errors.csv"), "--sheets", str(tmp_path)]
+    for more, drawn in ([], {"errors_rendered.jpg", "errors_photos.jpg"}), (["synthetic"], {"errors_rendered.jpg"}):
+        monkeypatch.setattr("sys.argv", [*call, *(["--sheets-of", *more] if more else [])])
+        tool.main()
+        assert {path.name for path in tmp_path.glob("*.jpg")} == drawn
+        for path in tmp_path.glob("*.jpg"):
+            path.unlink()
+    sets = {line.split(",")[2] for line in (tmp_path / "errors.csv").read_text().splitlines()[1:]}
+    assert sets == {"synthetic", "photos"} and "synthetic\tall" in capsys.readouterr().out

@@ -1,10 +1,11 @@
 """Hands before other backgrounds, what covers them, and what a mask and a silhouette then say."""
 
+import itertools
 from dataclasses import replace
 
 import torch
 
-from densehand.data.augment import augment, change_backdrop, negatives
+from densehand.data.augment import augment, change_backdrop, from_wrist, negatives
 from densehand.data.augmentation import Augmentation
 from densehand.data.records import Records, no_masks
 from densehand.train.validate import PLAIN
@@ -49,6 +50,17 @@ def test_only_the_share_asked_for_is_changed():
     assert (found == 1).all()
     _, found = changed(0.5)
     assert 0 < int((found.flatten(1).amin(1) < 1).sum()) < COUNT - 1
+
+
+def test_what_lies_behind_the_wrist_equals_a_loop():
+    points = torch.randn(2, 21, 2, generator=torch.Generator().manual_seed(0))
+    along, across = from_wrist(points, 6)
+    for hand, row, column in itertools.product(range(2), range(6), range(6)):
+        wrist, knuckle = points[hand, 0], points[hand, 9]
+        arm = (wrist - knuckle) / (wrist - knuckle).norm()
+        off = torch.tensor([(column + 0.5) / 3 - 1, (row + 0.5) / 3 - 1]) - wrist
+        torch.testing.assert_close(along[hand, row, column], off @ arm, atol=1e-5, rtol=0)
+        torch.testing.assert_close(along[hand, row, column].hypot(across[hand, row, column]), off.norm())
 
 
 def records_of(hand, masks, silhouettes) -> Records:

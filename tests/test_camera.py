@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densehand import camera
-from densehand.camera import Crop
+from densehand.camera import Crop, can_be_shown
 from densehand.errors import InputError
 from densehand.resample import crop_image
 
@@ -26,6 +26,35 @@ def test_crop_round_trip(crop: Crop, points: list) -> None:
         tensor = torch.from_numpy(array)
         torch.testing.assert_close(crop.to_image(crop.to_crop(tensor)), tensor, atol=1e-8, rtol=0)
         np.testing.assert_array_equal(crop.to_crop(tensor).numpy(), crop.to_crop(array))
+
+
+@settings(max_examples=60, deadline=None)
+@given(crops, st.lists(st.tuples(pixel, pixel), min_size=1, max_size=5), st.integers(1, 512))
+def test_pixels_of_a_crop_are_those_of_its_affine(crop: Crop, points: list, size: int) -> None:
+    found = crop.to_pixels(np.array(points), size)
+    back = [crop.crop_to_image_affine(size) @ np.array([x, y, 1.0]) for x, y in found]
+    np.testing.assert_allclose(back, points, atol=1e-7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(pixel, pixel, pixel, pixel), st.integers(1, 4000), st.integers(1, 4000))
+def test_what_is_shown_of_a_label_holds_its_box_or_the_whole_photo(box: tuple, width: int, height: int) -> None:
+    box = np.array(box)
+    crop = Crop.to_look_at(box, width, height)
+    shown = crop.to_crop(box.reshape(2, 2))
+    if can_be_shown(box):
+        assert crop.half_side >= 4 and np.abs(shown).max() <= 1 / 1.5 + 1e-6
+        if (box[2:] - box[:2]).max() > 6:
+            assert crop == Crop.from_box(box) or np.abs(shown).max() == pytest.approx(1 / 1.5)
+    else:
+        assert (box[2:] <= box[:2]).any() and crop == Crop.to_look_at(None, width, height)
+        assert np.abs(crop.to_crop(np.array([[0, 0], [width, height]]))).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("box", [[0, 0, np.nan, 1], [0, 0, np.inf, 1], [5, 0, 1, 9], [0, 0, 4, 0], [0, 0, 1, 1e7]])
+def test_boxes_that_cannot_be_shown(box: list) -> None:
+    assert not can_be_shown(np.array(box)) and can_be_shown(np.array([-5.0, 0, 1, 9]))
+    assert Crop.to_look_at(np.array(box), 60, 40) == Crop((30, 20), 30)
 
 
 @settings(max_examples=60, deadline=None)

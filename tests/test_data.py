@@ -1,18 +1,22 @@
 """Photos, their fits and their augmentation: every label must follow its picture."""
 
+import itertools
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from photo_folder import make_photo_folder
 
-from densehand.data.augment import Augmentation, augment, negatives
-from densehand.data.fits import Fits, box_size, estimate_keypoint_map, fit_photos, project_fits
-from densehand.data.photos import held_back, load_photos
+from densehand.data.augment import Augmentation, augment, negatives, plane_rotation, turned_in_plane
+from densehand.data.fits import Fits, box_size, estimate_keypoint_map, evenly, fit_photos, project_fits, ramp
+from densehand.data.photos import load_photos
 from densehand.data.records import Records, TrainingBatch, no_masks, records_from_photos
 from densehand.errors import InputError
+from densehand.hand.model import quaternion_to_matrix
 from densehand.train.validate import PLAIN
 
 
@@ -42,7 +46,6 @@ def test_splits_share_no_frame_and_make_up_the_whole(folder):
     assert sorted(names["train"] + names["held-back"]) == names["all"]
     with pytest.raises(InputError, match="split 'val' of the photos: use one of train, held-back, all"):
         load_photos(folder, "val")
-    assert held_back("a/00440") and held_back("b/00479") and not held_back("a/00480")
 
 
 @pytest.mark.parametrize("line", ["{", '{"crop": "x"}', '{"keypoints_px": 3, "world_m": "a", "frame": "0"}'])
@@ -153,6 +156,31 @@ def test_negatives_have_no_labels(hand):
     assert empty.keypoint_weight.max() == empty.trust.max() == empty.mask.max() == 0
     joined = TrainingBatch.join([empty, empty])
     assert len(joined) == 10
+
+
+@given(st.integers(1, 3000), st.integers(1, 400))
+def test_rows_are_drawn_evenly(available, most):
+    rows = evenly(available, most).tolist()
+    assert len(rows) == min(most, available) and rows[0] == 0 and sorted(set(rows)) == rows
+    assert len(rows) == 1 or rows[-1] == available - 1
+    steps = {after - before for before, after in itertools.pairwise(rows)}
+    assert not steps or max(steps) - min(steps) <= 1
+
+
+def test_a_ramp_climbs_either_way():
+    values = torch.tensor([0.0, 2.0, 3.0, 4.0, 9.0])
+    torch.testing.assert_close(ramp(values, 2, 4), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
+    torch.testing.assert_close(ramp(values, 4, 2), torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0]))
+
+
+def test_a_turn_in_the_plane_turns_the_hand_and_leaves_its_depth():
+    generator = torch.Generator().manual_seed(0)
+    rotation = torch.nn.functional.normalize(torch.randn(5, 4, generator=generator), dim=-1)
+    angle = 6 * torch.rand(5, generator=generator) - 3
+    flat = torch.eye(3).repeat(5, 1, 1)
+    flat[:, :2, :2] = plane_rotation(angle)
+    found = quaternion_to_matrix(turned_in_plane(rotation, angle))
+    torch.testing.assert_close(found, flat @ quaternion_to_matrix(rotation), atol=1e-5, rtol=0)
 
 
 def test_bad_fits_lose_their_weight(hand, folder):

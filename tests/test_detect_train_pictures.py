@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from detector_files import SKIN, drawn_composer, encode, hand_drawing, make_detector_folder
 
+from densehand.data.held_back import DETECTOR
 from densehand.detect import compose
 from densehand.detect.compose import Composer, similarity, transform
 from densehand.detect.data import (
@@ -13,7 +14,6 @@ from densehand.detect.data import (
     Picture,
     cut_out,
     is_for_training,
-    is_held_back,
     read_backgrounds,
     read_crops,
     read_frames,
@@ -111,7 +111,7 @@ def test_black_bars_are_found():
 
 
 def test_the_splits_are_apart():
-    held, kept = ({i for i in range(2000) if rule(i)} for rule in (is_held_back, is_for_training))
+    held, kept = ({i for i in range(2000) if rule(i)} for rule in (DETECTOR.held_back, is_for_training))
     assert held and kept and not held & kept
     assert all(abs(i - j) > GUARD or i == j for i in sorted(held)[:50] for j in kept if abs(i - j) < 10)
     assert 0.1 < len(held) / 2000 < 0.15

@@ -20,6 +20,10 @@ def test_each_hand_is_held_still_and_turned() -> None:
     between = turn[:, :-1].mT @ turn[:, 1:]
     angle = ((between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1).arccos()
     assert ((angle - torch.pi / 3).abs() < 2 * 2**0.5 * views.TILT).all()
+    parts = given.split(9)
+    assert [len(part.pose) for part in parts] == [9, 9, 6]
+    for name in ("pose", "shape", "rotation"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(given, name))
     batch = maker.sample(4 * SIDES, like=given)
     torch.testing.assert_close(batch.pose, given.pose)
     torch.testing.assert_close(batch.rotation, given.rotation)

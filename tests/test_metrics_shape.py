@@ -11,6 +11,7 @@ from densehand.errors import InputError
 from densehand.metrics import (
     MIDDLE_PROXIMAL,
     WRIST_TO_MIDDLE,
+    bone_ratio,
     f_scores,
     fit_similarity,
     pa_mpjpe,
@@ -143,6 +144,8 @@ def test_scaled_error_equals_a_loop_and_ignores_size_and_place(seed, scale, root
 def test_a_hand_without_its_reference_bone_cannot_be_scaled():
     with pytest.raises(InputError, match="predicted: keypoints 0 and 9 coincide"):
         scaled_error(np.ones((21, 3)), np.random.default_rng(0).normal(size=(21, 3)))
+    assert bone_ratio(np.ones((21, 3)), np.eye(21, 3)) is None
+    assert bone_ratio(2 * np.eye(21, 3), 3 * np.eye(21, 3), bone=(0, 1)) == pytest.approx(1.5)
 
 
 # ---- F-score

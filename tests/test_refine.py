@@ -7,7 +7,7 @@ from densehand.hand.model import HandModel
 from densehand.losses import mesh_edges
 from densehand.network.mesh import NUM_PARAMETERS, skeleton_in_crop
 from densehand.network.zoo import build_model
-from densehand.refine.paper import RefineWeights, detached, refine_estimate, refinement_energy, step_sizes
+from densehand.refine.paper import RefineWeights, plain, refine_estimate, refinement_energy, step_sizes
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_no_step_changes_nothing_and_unseen_joints_do_not_pull(case):
     network, images, estimate = case
     none = refine_estimate(network, images, estimate, steps=0)
     assert torch.equal(none.h, estimate.parameters[-1]) and not none.steps.any() and not none.moved.any()
-    blind = detached(estimate)
+    blind = estimate.each(plain)
     blind.keypoint_confidence = torch.zeros(2, 21)
     found = refine_estimate(network, images, blind, steps=5, weights=RefineWeights(features=0, laplacian=0))
     torch.testing.assert_close(found.h, estimate.parameters[-1], atol=1e-5, rtol=0)
@@ -74,6 +74,6 @@ def test_it_steps_within_inference_mode_too(case):
     weights = RefineWeights(features=1e-4)
     expected = refine_estimate(network, images, estimate, steps=3, weights=weights)
     with torch.inference_mode():
-        found = refine_estimate(network, images.clone(), detached(estimate), steps=3, weights=weights)
+        found = refine_estimate(network, images.clone(), estimate.each(plain), steps=3, weights=weights)
     torch.testing.assert_close(found.h, expected.h)
     assert (found.h != estimate.parameters[-1]).any()

@@ -1,14 +1,14 @@
 """Where a model errs: errors by keypoint, pose, view, occlusion, skin, shape, sharpness, source, side; the worst hands.
 
-    python tools/analyse_errors.py --photos PHOTOS --fixtures FIXTURES --out results/errors.csv --card
-    python tools/analyse_errors.py --synthetic 300 --sheets docs/images
+    python tools/analyse_errors.py --photos PHOTOS --fixtures FIXTURES --out results/errors.csv --card \\
+        --sheets docs/images --sheets-of synthetic
 
 Photos: the held-back share of a folder with a 2D teacher (docs/training.md), so errors there are distances to the
 teacher's keypoints, carried to ours. Fixtures: `val2d.jsonl` and `val3d.jsonl` with the labels of their data sets.
 Synthetic: hands rendered from a seed that no training uses, with true labels. Every picture is shown to the network as
 a right hand; `side` is judged as the picture is. `--card` names the groups that are far worse than all hands together
 (`weak_by`) in the model's card. `--sheets` shows the worst hands: photos and fixtures show people, so their sheets
-belong in no repository.
+belong in no repository (`--sheets-of synthetic` leaves them out).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from densehand.attributes import UNKNOWN, judged, over_all, thirds
 from densehand.camera import ERROR_CROP
 from densehand.draw import draw_skeleton
 from densehand.evaluate import append_rows
-from densehand.evaluation.errors import LEAST_JOINTS
+from densehand.evaluation.errors import aligned_error
 from densehand.export import write_picture
 from densehand.files import ensure_folder
 from densehand.hand.keypoints import FINGERS, FINGERTIPS, KEYPOINT_NAMES, KNUCKLES
 from densehand.hand.model import HandModel
-from densehand.metrics import fit_similarity, keypoint_error
 from densehand.network.estimator import DHPE
 from densehand.network.mesh import decode
 from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, open_model
 from densehand.revision import commit
+from densehand.synth.sheet import contact_sheet
 
 GROSS = 20.0  # px of a 224-px crop beyond which a hand, or a keypoint, counts as lost
 RANKS = ("knuckle", "middle joint", "end joint", "tip")  # from each finger's first joint on
@@ -78,14 +78,6 @@ def errors_of(network: DHPE, hand: HandModel, cases: Cases) -> Errors:
         pairs = zip(torch.cat(joints).numpy(), cases.joints, strict=True)
         mm = np.stack([aligned_error(a * 1000, b * 1000) for a, b in pairs])
     return Errors(px, mm, torch.cat(right).numpy(), torch.cat(sure).numpy(), found.numpy())
-
-
-def aligned_error(joints: Float[ndarray, "21 3"], truth: Float[ndarray, "21 3"]) -> Float[ndarray, "21"]:
-    """Distance of each joint after the best similarity of those that are known; NaN where one is not."""
-    known = np.isfinite(truth).all(axis=1)
-    if known.sum() < LEAST_JOINTS:
-        return np.full(21, np.nan)
-    return keypoint_error(fit_similarity(joints[known], truth[known])(joints), truth)
 
 
 def mean_known(values: Float[ndarray, "n k"]) -> Float[ndarray, " n"]:
@@ -190,8 +182,7 @@ def sheet(cases: Cases, errors: Errors) -> np.ndarray:
             cv2.circle(picture, (int(x), int(y)), 2, (255, 255, 255), 1, cv2.LINE_AA)
         cv2.putText(picture, f"{error[i]:.0f} px", (4, TILE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0), 1)
         tiles.append(picture)
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % SHEET_COLUMNS)
-    return np.vstack([np.hstack(tiles[i : i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)])
+    return contact_sheet(tiles, SHEET_COLUMNS, ground=0)
 
 
 def main() -> None:
@@ -203,6 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="results file (CSV) to add the rows to")
     parser.add_argument("--card", action="store_true", help="name weak groups in the packaged model's card")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst hands, errors_SET.jpg")
+    parser.add_argument("--sheets-of", nargs="+", choices=SHEETS, default=list(SHEETS), help="sets to draw, else all")
     options = parser.parse_args()
     hand = HandModel.load("open")
     network = open_model(options.model)
@@ -226,7 +218,7 @@ def main() -> None:
         if options.out:
             made = {"model": network.config.name, "commit": commit(), "data": name}
             append_rows(options.out, [{**made, **row} for row in rows])
-        if options.sheets:
+        if options.sheets and name in options.sheets_of:
             write_picture(ensure_folder(options.sheets) / f"errors_{SHEETS[name]}.jpg", sheet(cases, errors))
     if options.card:
         amend_card(WEIGHTS_FOLDER / f"{network.config.name}.safetensors", weak_groups=weak)

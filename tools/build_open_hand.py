@@ -25,7 +25,7 @@ from open_hand_rig import cap, flat_pose, follow_pivots, hold_wrist, move_pivots
 from densehand.hand.anatomy import anatomical_to_pose, joint_frames, joint_limits, relaxed_angles
 from densehand.hand.fit import aligned_error, fit_skeleton
 from densehand.hand.info import OPEN_SHAPE_NAMES
-from densehand.hand.keypoints import JOINT_NAMES, JOINT_PARENTS, KEYPOINT_SOURCE
+from densehand.hand.keypoints import JOINT_NAMES, JOINT_PARENTS, keypoint_matrices
 from densehand.hand.mano import hand_frame
 from densehand.hand.model import FORMAT, HandModel
 
@@ -53,6 +53,7 @@ DEVIATIONS: dict[str, float] = {
     "phalanx proportion": 0.0013,
     "sex": 0.0008,
 }
+NEIGHBOURS = 80  # vertices around a joint that tell where it is
 PHENOTYPES = ["gender", "age", "muscle", "weight", "height", "proportions"]
 FACTORS = [*PHENOTYPES, "fingers-length", "fingers-diameter", "fingers-distance", "wrist-circ"]
 
@@ -180,7 +181,7 @@ def shape_space(
     return np.stack(basis)
 
 
-def fit_regressor(template: np.ndarray, pivots: np.ndarray, space: np.ndarray, neighbours: int = 80) -> np.ndarray:
+def fit_regressor(template: np.ndarray, pivots: np.ndarray, space: np.ndarray) -> np.ndarray:
     """(16,V): each pivot as a weighted mean (weights sum to 1) of the skin around it, for every shape.
 
     The model is linear in shape, so exactness on the template and the ten directions is exactness everywhere: of the
@@ -188,10 +189,10 @@ def fit_regressor(template: np.ndarray, pivots: np.ndarray, space: np.ndarray, n
     """
     regressor = np.zeros((16, len(template)))
     for j in range(16):
-        near = np.argsort(np.linalg.norm(template - pivots[j], axis=-1))[:neighbours]
+        near = np.argsort(np.linalg.norm(template - pivots[j], axis=-1))[:NEIGHBOURS]
         skin_rows = [(template[near] - pivots[j]).T / 0.02]
         rows = np.concatenate(
-            skin_rows + [(d[near] - d[len(template) + j]).T / 0.002 for d in space] + [np.ones((1, neighbours))]
+            skin_rows + [(d[near] - d[len(template) + j]).T / 0.002 for d in space] + [np.ones((1, NEIGHBOURS))]
         )
         goal = np.zeros(len(rows))
         goal[-1] = 1
@@ -222,10 +223,7 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     hands, pivots = remove_similarity(hands, template, pivots)
     pivots_mean = pivots.mean(0)
 
-    selector = np.zeros((5, len(template)))
-    selector[range(5), tips[[4, 0, 1, 3, 2]]] = 1  # thumb, index, middle, ring, little
-    order = np.zeros((21, 21))
-    order[range(21), KEYPOINT_SOURCE] = 1
+    selector, order = keypoint_matrices(tips[[4, 0, 1, 3, 2]], len(template))  # thumb, index, middle, ring, little
     keypoints = order @ np.concatenate([pivots_mean, selector @ template])
     axes = joint_frames(torch.from_numpy(keypoints))
     lower, upper = joint_limits()

@@ -93,7 +93,7 @@ def preset(curls: tuple[Curl, ...], thumb: tuple[float, ...]) -> Tensor:
     return angles * (math.pi / 180)
 
 
-def solve_contacts(hand: HandModel, variants: int, steps: int = 250) -> tuple[Tensor, list[str]]:
+def solve_contacts(hand: HandModel, variants: int) -> tuple[Tensor, list[str]]:
     """Angles near each preset in which the contacts hold and fingers stay out of each other; bad ones are dropped."""
     generator = torch.Generator().manual_seed(0)
     found, names = [], []
@@ -114,7 +114,7 @@ def solve_contacts(hand: HandModel, variants: int, steps: int = 250) -> tuple[Te
                 errors.append(distance - gap / 1000)
             return torch.stack(errors, dim=1)
 
-        for _ in range(steps):
+        for _ in range(250):
             inside = torch.minimum(torch.maximum(angles, hand.limits_lower), hand.limits_upper)
             joints = hand.skeleton(anatomical_to_pose(inside, hand), torch.zeros(variants, 10))
             loss = (

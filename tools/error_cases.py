@@ -71,7 +71,7 @@ def held_back_photos(folder: Path, hand: HandModel, size: int) -> Cases:
 
     photos = load_photos(folder, "held-back")
     records = records_from_photos(photos, fit_photos(hand, photos.keypoints, photos.world))
-    rows = torch.nonzero(records.trust > 0.5).flatten()
+    rows = records.trusted()
     batch = augment(hand, records, rows, size, PLAIN, torch.Generator().manual_seed(0))
     joints = batch.skeleton.numpy()
     left = photos.mirrored[rows].numpy()

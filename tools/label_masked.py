@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from densehand.camera import HOUSE_PADDING, Crop
+from densehand.data.augment import from_wrist
 from densehand.data.labelled import AROUND
 from densehand.data.photos import STORED_SIZE, Skipped
 from densehand.data.sample import MaskSource
@@ -45,7 +46,7 @@ from densehand.views import STRAIGHT, consensus, look, soft_iou
 SIDE = 112  # of the pictures in which silhouettes are compared
 HOUSE = HOUSE_PADDING / AROUND  # half side of the network's crop, in units of the stored square
 LOT = 32
-TILE = 200  # side of a picture in the sheet
+SHOWN, TILE = 48, 200  # pictures in the sheet, and their side
 
 
 @dataclass
@@ -79,13 +80,8 @@ def find(estimator: HandEstimator, path: Path) -> Masked | str:
 
 
 def hand_side(skeleton: Float[Tensor, "b 21 3"]) -> Bool[Tensor, "b s s"]:
-    """Pixels of the square that do not lie behind the wrist, seen from the middle knuckle."""
-    wrist = skeleton[:, 0, :2]
-    arm = torch.nn.functional.normalize(wrist - skeleton[:, 9, :2], dim=-1)
-    axis = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    x, y = x - wrist[:, 0, None, None], y - wrist[:, 1, None, None]
-    return x * arm[:, 0, None, None] + y * arm[:, 1, None, None] < 0
+    """Pixels of the square that do not lie behind the wrist."""
+    return from_wrist(skeleton[..., :2], SIDE)[0] < 0
 
 
 def draw_onto(
@@ -143,18 +139,18 @@ def row(network: DHPE, found: Masked, h: Float[Tensor, " 63"], folder: Path) -> 
     }  # fmt: skip
 
 
-def sheet(folder: Path, rows: list[dict], count: int = 48) -> np.ndarray:
+def sheet(folder: Path, rows: list[dict]) -> np.ndarray:
     """Labelled hands darkened outside their masks, with their skeletons."""
     tiles = []
-    for label in rows[:: max(1, len(rows) // count)][:count]:
+    for label in rows[:: max(1, len(rows) // SHOWN)][:SHOWN]:
         points = np.array(label["keypoints_px"])
         crop = Crop.from_box(tight_box(points))
         shown = crop_image(read_image(folder / label["image"]), crop, TILE)
         mask = crop_mask(MaskSource(folder / label["mask"]).read(), crop, TILE) > 127
         shown[~mask] //= 3
-        draw_skeleton(shown, (crop.to_crop(points) + 1) * (TILE / 2), np.ones(21))
+        draw_skeleton(shown, crop.to_pixels(points, TILE), np.ones(21))
         tiles.append(shown)
-    return contact_sheet(np.stack(tiles), 8)
+    return contact_sheet(tiles, 8)
 
 
 def main(arguments: list[str] | None = None) -> None:

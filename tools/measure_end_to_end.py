@@ -34,6 +34,7 @@ from densehand.looks import PROPOSED
 from densehand.metrics import tight_box
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
+from densehand.synth.sheet import contact_sheet
 
 # ---- the systems: each answers photos one by one, with the CPU milliseconds it took
 
@@ -68,12 +69,14 @@ def by_mediapipe(python: Path, cases: Sequence[LabelledPhoto]) -> Answers:
 
 # ---- pictures of what went wrong
 
+TILE = 200  # side of a picture on the sheet, pixels
 
-def drawn(case: LabelledPhoto, found: Sequence[Found], verdict: Verdict, tile: int = 200) -> np.ndarray:
+
+def drawn(case: LabelledPhoto, found: Sequence[Found], verdict: Verdict) -> np.ndarray:
     """Labels white, found green, duplicates yellow, false alarms red."""
-    scale = tile / max(case.image.shape[:2])
+    scale = TILE / max(case.image.shape[:2])
     picture = cv2.resize(case.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    picture = cv2.copyMakeBorder(picture, 0, tile - picture.shape[0], 0, tile - picture.shape[1], cv2.BORDER_CONSTANT)
+    picture = cv2.copyMakeBorder(picture, 0, TILE - picture.shape[0], 0, TILE - picture.shape[1], cv2.BORDER_CONSTANT)
     colours = dict.fromkeys(verdict.duplicates, (255, 230, 0)) | dict.fromkeys(verdict.false_alarms, (255, 40, 40))
     for points, colour in [
         *[(points[~np.isnan(points).any(axis=1)], (255, 255, 255)) for points in case.keypoints],
@@ -82,12 +85,6 @@ def drawn(case: LabelledPhoto, found: Sequence[Found], verdict: Verdict, tile: i
         x0, y0, x1, y1 = (int(v) for v in (tight_box(points) * scale).round())
         cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 1)
     return picture
-
-
-def write_sheet(path: Path, tiles: list[np.ndarray], columns: int = 6) -> None:
-    tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    write_picture(path, np.vstack(rows))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -125,7 +122,8 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append({"commit": commit(), "what": options.what, "system": system, "set": name, **tally.row()})
             print(*(f"{key}={value}" for key, value in rows[-1].items() if key != "commit"), flush=True)
             if options.sheets and tiles:
-                write_sheet(options.sheets / f"{system} {name}.png".replace(" ", "_"), tiles)
+                path = options.sheets / f"{system} {name}.png".replace(" ", "_")
+                write_picture(path, contact_sheet(tiles, 6, ground=0))
     if options.csv:
         append_rows(options.csv, rows)
 

@@ -28,8 +28,9 @@ import torch
 from jaxtyping import Bool, Float
 from measure_views import SEED, hands_from_all_sides
 
-from densehand.camera import ERROR_CROP, HOUSE_PADDING, Crop
+from densehand.camera import HOUSE_PADDING
 from densehand.evaluate import append_rows, labelled_box, read_fixture
+from densehand.evaluation.errors import crop_pixel
 from densehand.hand.keypoints import BONES
 from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.images import read_image
@@ -44,7 +45,6 @@ from densehand.revision import commit
 from densehand.synth import Synthesizer
 from densehand.synth.batch import SynthBatch
 from densehand.synth.config import SynthConfig
-from densehand.synth.retexture import GivenHands
 from densehand.synth.sampler import fit_weak_perspective
 
 FILM = "rgbd_sequence"
@@ -67,7 +67,7 @@ def errors(cases: Sequence[Seen], hands: Sequence[Hand]) -> dict[str, float]:
     rows = []
     for case, hand in zip(cases, hands, strict=True):
         joints = hand.joints_3d * 1000.0
-        pixel = 2 * Crop.from_box(case.found.box).half_side / ERROR_CROP
+        pixel = crop_pixel(case.found.box.astype(float))
         rows.append(
             (
                 keypoint_error(hand.project(hand.joints_3d), case.keypoints).mean() / pixel,
@@ -103,7 +103,7 @@ def true_cameras(made: SynthBatch, model: HandModel) -> list[KnownCamera]:
     return [KnownCamera(*(value.double().numpy() for value in row)) for row in zip(lens, turn, place, strict=True)]
 
 
-def rendered(estimator: HandEstimator, count: int, batch: int = 60) -> list[Seen]:
+def rendered(estimator: HandEstimator, count: int) -> list[Seen]:
     """`count` hands of `SIDES` pictures each, in their order; each picture is the network's crop."""
     model, size = estimator.hand, estimator.network.config.input_size
     maker = Synthesizer(model, size=size, seed=SEED, config=SynthConfig(centre_jitter=0.0, zoom=(1.0, 1.0)))
@@ -111,8 +111,7 @@ def rendered(estimator: HandEstimator, count: int, batch: int = 60) -> list[Seen
     edge = size * (1 - 1 / HOUSE_PADDING) / 2
     box = HandBox((edge, edge, size - edge, size - edge), "right")
     cases: list[Seen] = []
-    for start in range(0, len(given.pose), batch):
-        part = GivenHands(*(value[start : start + batch] for value in (given.pose, given.shape, given.rotation)))
+    for part in given.split(60):
         made = maker.sample(len(part.pose), like=part)
         joints = 1000 * model.skeleton(made.pose, made.shape, made.rotation).numpy()
         pictures = (made.images * 255).round().byte().permute(0, 2, 3, 1).numpy()

@@ -83,10 +83,7 @@ def main() -> None:
     size = network.config.input_size
     maker = Synthesizer(model, size=size, seed=SEED, config=bare if chosen.plain else SynthConfig())
     given = hands_from_all_sides(model, maker, chosen.hands)
-    images, rows = [], range(0, chosen.hands * SIDES, 64)
-    for start in rows:
-        part = GivenHands(*(value[start : start + 64] for value in (given.pose, given.shape, given.rotation)))
-        images.append((maker.sample(len(part.pose), like=part).images * 255).round() / 255)
+    images = [(maker.sample(len(part.pose), like=part).images * 255).round() / 255 for part in given.split(64)]
     truth = model.skeleton(given.pose, given.shape).unflatten(0, (chosen.hands, SIDES)).numpy()
     for refine in (False, True):
         joints = answers(network, torch.cat(images), refine).unflatten(0, (chosen.hands, SIDES)).numpy()

@@ -32,8 +32,9 @@ tell "$bin/densehand" bench refine --hands 0 --paper 50 --fixtures "$fixtures" -
     --commit "$commit"
 tell "$bin/densehand" bench refine --hands 500 --paper 40 --csv results/refine.csv --commit "$commit" \
     --picture docs/images/refine_iterations.png
-tell "$bin/python" tools/analyse_errors.py --photos "$data/photos" --fixtures "$fixtures" --out results/errors.csv --card
-tell "$bin/python" tools/analyse_errors.py --synthetic 300 --sheets docs/images # rendered hands alone: no photo of a person
+# the sheet is of rendered hands alone: no photo of a person
+tell "$bin/python" tools/analyse_errors.py --photos "$data/photos" --fixtures "$fixtures" --out results/errors.csv --card \
+    --sheets docs/images --sheets-of synthetic
 tell "$bin/python" tools/measure_end_to_end.py --data "$data" --fixtures "$fixtures" --csv results/end_to_end.csv --what now \
     ${peer:+--mediapipe-python "$peer"}
 tell "$bin/python" tools/measure_backdrops.py --photos "$data/photos" --backgrounds "$data/backgrounds"

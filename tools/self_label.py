@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 import torch
 
-from densehand.data.fits import Fits, house_crop, project_fits, render_masks
-from densehand.data.photos import BLOCK, PhotoSet, frame_number, load_photos
+from densehand.data.fits import Fits, evenly, house_crop, project_fits, render_masks
+from densehand.data.held_back import ESTIMATOR, frame_number
+from densehand.data.photos import PhotoSet, load_photos
 from densehand.data.records import records_from_photos
 from densehand.draw import draw_skeleton
 from densehand.errors import DensehandError, InputError
@@ -32,19 +33,22 @@ from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters
 from densehand.network.zoo import open_model
 from densehand.revision import commit
+from densehand.synth.sheet import contact_sheet
 from densehand.train.selflabel import LOOKS, Labelled, label_photos, moved
 from densehand.views import Answers, look
 
 TESTED = 300  # photos on which the labels of single looks are compared
+LOT = 256  # photos looked at between two words of progress
+MASKS, MASK_TILE, TILE = 40, 150, 200  # masks on their sheet; side of its pictures and of those of labels, pixels
 
 
-def look_at(model: str, photos: PhotoSet, size: int, lot: int = 256) -> Answers:
+def look_at(model: str, photos: PhotoSet, size: int) -> Answers:
     """A network's answers to the looks at all photos, crops of `size`²."""
     network = open_model(model)
     network.config = replace(network.config, input_size=size or network.config.input_size)
     centre, half = house_crop(photos.keypoints)
     parts, began = [], time.monotonic()
-    for rows in torch.arange(len(photos)).split(lot):
+    for rows in torch.arange(len(photos)).split(LOT):
         parts.append(look(network, photos.images[rows], centre[rows], half[rows], LOOKS, 16))
         print(f"looked at {int(rows[-1]) + 1} of {len(photos)}, {time.monotonic() - began:.0f} s", flush=True)
     return Answers.join(parts)
@@ -72,7 +76,7 @@ def between_looks(
     hand: HandModel, keypoints: torch.Tensor, answers: Answers, believed: torch.Tensor
 ) -> dict[str, float]:
     """How far two looks lie apart: of the network and of labels made of either; % of the box and mm after alignment."""
-    rows = torch.linspace(0, len(keypoints) - 1, min(TESTED, len(keypoints))).long()
+    rows = evenly(len(keypoints), TESTED)
     mesh = MeshParameters(*(value[:, rows] for value in answers.mesh))
     few = replace(answers, mesh=mesh, **{
         k: v[:, rows] for k, v in vars(answers).items() if k not in ("mesh", "views")
@@ -128,15 +132,15 @@ def differing(made: Labelled, photos: PhotoSet, count: int) -> list[int]:
     chosen: dict[tuple[str, int], int] = {}
     for index in moved(made.fits.labels, made.teacher).mean(1).argsort(descending=True).tolist():
         number = frame_number(Path(photos.names[index]).stem.split("_")[0])
-        chosen.setdefault((photos.sources[index], number // BLOCK), index)
+        chosen.setdefault((photos.sources[index], ESTIMATOR.block(number)), index)
     return list(chosen.values())[:count]
 
 
-def tile(picture: np.ndarray, points: torch.Tensor, words: str, side: int = 200) -> np.ndarray:
+def tile(picture: np.ndarray, points: torch.Tensor, words: str) -> np.ndarray:
     """A skeleton (units of the picture) over its photo."""
-    drawn = np.ascontiguousarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA))
-    draw_skeleton(drawn, ((points + 1) * side / 2).numpy(), np.ones(21))
-    cv2.putText(drawn, words, (4, side - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 0), 1, cv2.LINE_AA)
+    drawn = np.ascontiguousarray(cv2.resize(picture, (TILE, TILE), interpolation=cv2.INTER_AREA))
+    draw_skeleton(drawn, ((points + 1) * TILE / 2).numpy(), np.ones(21))
+    cv2.putText(drawn, words, (4, TILE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 0), 1, cv2.LINE_AA)
     return drawn
 
 
@@ -153,15 +157,14 @@ def sheet(hand: HandModel, made: Labelled, photos: PhotoSet, rows: list[int]) ->
             tile(picture, made.fits.labels[i], f"label w {float(weight[i].mean()):.2f}"),
             tile(picture, mesh[i], f"mesh trust {float(made.fits.trust[i]):.2f}"),
         ]
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 9)
-    return np.vstack([np.hstack(tiles[i : i + 9]) for i in range(0, len(tiles), 9)])
+    return contact_sheet(tiles, 9, ground=0)
 
 
-def mask_sheet(hand: HandModel, fits: Fits, photos: PhotoSet, count: int = 40, side: int = 150) -> np.ndarray | None:
+def mask_sheet(hand: HandModel, fits: Fits, photos: PhotoSet) -> np.ndarray | None:
     """Photos, evenly drawn of those with a mask, darkened outside it."""
     assert fits.masked is not None
     rows = fits.masked.nonzero().squeeze(1)
-    rows = rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
+    rows = rows[evenly(len(rows), MASKS)]
     known = {k: v for k, v in vars(fits).items() if v is not None}
     few = Fits(**{k: v if k == "keypoint_map" else v[rows] for k, v in known.items()})
     masks = render_masks(hand, few)
@@ -169,11 +172,10 @@ def mask_sheet(hand: HandModel, fits: Fits, photos: PhotoSet, count: int = 40, s
         return None
     tiles = []
     for picture, mask in zip(photos.images[rows].numpy(), masks.numpy(), strict=True):
-        shown = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
-        inside = cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR)[..., None] / 255
+        shown = cv2.resize(picture, (MASK_TILE, MASK_TILE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        inside = cv2.resize(mask, (MASK_TILE, MASK_TILE), interpolation=cv2.INTER_LINEAR)[..., None] / 255
         tiles.append((shown * (0.35 + 0.65 * inside)).astype(np.uint8))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 10)
-    return np.vstack([np.hstack(tiles[i : i + 10]) for i in range(0, len(tiles), 10)])
+    return contact_sheet(tiles, 10, ground=0)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from densehand.resample import crop_image
 PADDING = 2.4  # side of the stored picture over the hand's box: room for wider and turned crops
 HOUSE = HOUSE_PADDING / PADDING  # half the house's crop in units of the stored picture
 _GROUP = 8  # photos read at a time
+STRETCHES = 4  # of the photos in order, each of which ends in held-back ones
 SAME_HAND = 0.5  # a teacher's hand further away than this share of the box is another hand
 
 Watch = Callable[[str, int, int], None]
@@ -97,8 +98,8 @@ def gather(
     return found
 
 
-def hold_back(found: Found, share: float, blocks: int = 4) -> Bool[Tensor, " n"]:
-    """Which hands are held back: the ends of `blocks` stretches of the photos in order, whole photos, one or more.
+def hold_back(found: Found, share: float) -> Bool[Tensor, " n"]:
+    """Which hands are held back: the ends of `STRETCHES` stretches of the photos in order, whole photos, one or more.
 
     Stretches rather than single photos, because neighbours in a folder are often frames of one film.
     """
@@ -108,11 +109,11 @@ def hold_back(found: Found, share: float, blocks: int = 4) -> Bool[Tensor, " n"]
             "hands are seen in one photo only; give several, since some are held back to measure what was learnt"
         )
     wanted = min(max(1, round(share * count)), count - 1)
-    blocks = min(blocks, wanted)
+    stretches = min(STRETCHES, wanted)
     chosen = torch.zeros(count, dtype=torch.bool)
-    for block in range(blocks):
-        end = round((block + 1) * count / blocks)
-        chosen[end - (round((block + 1) * wanted / blocks) - round(block * wanted / blocks)) : end] = True
+    for k in range(stretches):
+        end = round((k + 1) * count / stretches)
+        chosen[end - (round((k + 1) * wanted / stretches) - round(k * wanted / stretches)) : end] = True
     chosen[0] = False
     return chosen[torch.tensor(found.photo)]
 

@@ -28,6 +28,7 @@ from densehand.train.stream import load_backgrounds, seeded
 from densehand.views import CAP, Agreement, Answers, agreement, consensus, look
 
 MOST_ROWS = 8  # seeds on a sheet
+PART = 32  # hands looked at between two words of progress
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,7 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
     )  # fmt: skip
     if config.sheet and stream.reseeding:
         rows = min(MOST_ROWS, len(stream.source.good))
-        drawn = sheet(stream.source, rows, seeded(device, config.seed, 2))
-        write_picture(Path(config.sheet), drawn.cpu().numpy())
+        write_picture(Path(config.sheet), sheet(stream.source, rows, seeded(device, config.seed, 2)))
     torch.manual_seed(config.seed)  # dropout, where a model has it
     learnt = learn(network, stream, train_config(config, network.config.name, size), watch)
     again = look_in_parts(learnt, images[held], centre[held], half[held], "measuring", watch)
@@ -151,15 +151,15 @@ def adapt(folder: Path, out: Path, config: AdaptConfig | None = None, watch: Wat
 
 
 def look_in_parts(
-    network: DHPE, images: Tensor, centre: Tensor, half: Tensor, task: str, watch: Watch | None, part: int = 32
+    network: DHPE, images: Tensor, centre: Tensor, half: Tensor, task: str, watch: Watch | None
 ) -> Answers:
     """`views.look` with word of its progress."""
     parts = []
-    for start in range(0, len(images), part):
-        rows = slice(start, start + part)
+    for start in range(0, len(images), PART):
+        rows = slice(start, start + PART)
         parts.append(look(network, images[rows], centre[rows], half[rows]))
         if watch:
-            watch(task, min(start + part, len(images)), len(images))
+            watch(task, min(start + PART, len(images)), len(images))
     return Answers.join(parts)
 
 

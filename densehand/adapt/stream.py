@@ -16,6 +16,8 @@ from densehand.synth import Synthesizer
 from densehand.train.selfsup import WIDE, Reseeder
 from densehand.train.stream import SynthPool, pool_size, seeded
 
+REPLAY = 4.0  # how often a rendered picture is used (see TrainConfig)
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -29,8 +31,8 @@ class Shares:
 class AdaptStream:
     """`stream.batch(step)` → TrainingBatch, from the step number alone, as `train.stream.BatchStream`.
 
-    records: hands with their labels, at least one. pool, replay: of the rendered pictures (see TrainConfig). The new
-    samples are left out, and their share is synthetic, where too few of the records are realistic seeds (`reseeding`).
+    records: hands with their labels, at least one. pool: of the rendered pictures (see TrainConfig). The new samples
+    are left out, and their share is synthetic, where too few of the records are realistic seeds (`reseeding`).
     """
 
     def __init__(
@@ -43,14 +45,12 @@ class AdaptStream:
         shares: Shares,
         seed: int = 0,
         pool: int = 256,
-        replay: float = 4.0,
-        augmentation: Augmentation | None = None,
     ) -> None:
         if shares.photos + shares.selfsup + shares.negatives > 1:
             raise InputError("the shares of photos, their new samples and hand-free pictures add up to more than 1")
         self.device = records.images.device
         self.hand, self.own, self.backgrounds, self.size = hand, records, backgrounds, size
-        self.seed, self.replay, self.augmentation = seed, replay, augmentation or Augmentation()
+        self.seed, self.augmentation = seed, Augmentation()
         synthesizer = Synthesizer(hand, backgrounds, self.device, pool_size(size), poses=records.pose, config=WIDE)
         self.pools: dict[str, SynthPool] = {}
         self.source = source = Reseeder(hand, records, synthesizer=synthesizer)
@@ -73,7 +73,7 @@ class AdaptStream:
         for kind in ("photos", "selfsup", "synthetic"):
             count = self.counts[kind]
             if count:
-                records = self.own if kind == "photos" else self.pools[kind].records(step * count, self.replay)
+                records = self.own if kind == "photos" else self.pools[kind].records(step * count, REPLAY)
                 index = torch.randint(len(records), (count,), generator=generator, device=self.device)
                 parts.append(augment(self.hand, records, index, self.size, self.augmentation, generator))
         if self.counts["negatives"] and self.backgrounds is not None:

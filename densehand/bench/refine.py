@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -20,7 +21,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from densehand.camera import ERROR_CROP, HOUSE_PADDING
+from densehand.camera import ERROR_CROP
+from densehand.evaluation.errors import crop_pixel
 from densehand.hand.model import HandModel
 from densehand.metrics import keypoint_error, mask_iou, pa_mpjpe
 from densehand.network.estimator import DHPE, Estimate
@@ -33,6 +35,8 @@ from densehand.refine.refined import Refined
 from densehand.result import Hand
 from densehand.synth import Synthesizer
 
+Result = TypeVar("Result")
+
 HELD_OUT = 90417
 """Seed of the measured hands; nothing was chosen on them."""
 
@@ -40,6 +44,8 @@ MODES = ("keypoints", "mask head", "off", "fast", "oracle", "same off", "same fa
 PUBLISHED_STEP_MS = 5.0  # Baek et al. 2019, section 3.4, on their GPU
 FAST_CURVE = (0, 1, 2, 3, 4, 5, 6, 8)
 SINGLE = 24  # hands timed one by one
+BATCH = 20  # synthetic hands made together
+CLOSING = 0.006  # metres: radius of the disc that closes the gaps between a mesh's vertices
 
 
 @dataclass
@@ -81,13 +87,13 @@ class Synthetic:
 
 
 @torch.no_grad()
-def synthetic(network: DHPE, count: int, seed: int, batch: int = 20) -> Iterator[Synthetic]:
+def synthetic(network: DHPE, count: int, seed: int) -> Iterator[Synthetic]:
     """`count` hands of a seed, before made-up backgrounds, at the network's size."""
     hand = _hand(network)
     maker = Synthesizer(hand, size=network.config.input_size, seed=seed)
-    for start in range(0, count, batch):
-        made = maker.sample(batch)  # whole batches, so that fewer hands are the first of more
-        keep = min(batch, count - start)
+    for start in range(0, count, BATCH):
+        made = maker.sample(BATCH)  # whole batches, so that fewer hands are the first of more
+        keep = min(BATCH, count - start)
         images = (made.images[:keep] * 255).round() / 255
         yield Synthetic(
             images, made.keypoints[:keep], _joints(hand, made.parameters[:keep]), made.mask_full[:keep], network(images)
@@ -95,7 +101,7 @@ def synthetic(network: DHPE, count: int, seed: int, batch: int = 20) -> Iterator
 
 
 def bench_synthetic(
-    network: DHPE, count: int, paper: int, paper_steps: int, seed: int, tick: Callable[[int], None] = lambda n: None
+    network: DHPE, count: int, paper: int, paper_steps: int, seed: int
 ) -> tuple[dict[str, Figures], dict[str, Curve]]:
     """Errors and times of every mode on `count` hands, of "paper" on the first `paper` of them; and the curves."""
     figures = {mode: Figures() for mode in MODES[: None if paper else 5]}
@@ -103,7 +109,6 @@ def bench_synthetic(
     truths: list[Tensor] = []
     for cases in synthetic(network, count, seed):
         _measure(network, cases, figures, paper - len(truths) if paper else 0, paper_steps, traces, truths)
-        tick(len(cases.images))
     return figures, {name: _curve(network, trace, truths, name) for name, trace in traces.items() if trace}
 
 
@@ -137,9 +142,9 @@ def _measure(
     for k in range(min(len(start), wanted)):
         one = slice(k, k + 1)
         path = [start[one]]
-        part, estimate = _part(cases, one), _part_of(cases.estimate, one)
+        part = _part(cases, one)
         found, spent = _timed(
-            lambda i=part.images, e=estimate, p=path: refine_estimate(network, i, e, paper_steps, watch=p.append)  # type: ignore[misc]
+            lambda c=part, p=path: refine_estimate(network, c.images, c.estimate, paper_steps, watch=p.append)  # type: ignore[misc]
         )
         figures["paper"].cpu_ms.append(spent)
         _add(network, part, start[one], figures["same off"])
@@ -186,13 +191,7 @@ def _curve(network: DHPE, trace: list[Tensor], truths: list[Any], name: str) -> 
     return curve
 
 
-def bench_fixtures(
-    network: DHPE,
-    folder: Path | str,
-    name: str,
-    modes: Sequence[str | int],
-    tick: Callable[[int], None] = lambda n: None,
-) -> dict[str, Figures]:
+def bench_fixtures(network: DHPE, folder: Path | str, name: str, modes: Sequence[str | int]) -> dict[str, Figures]:
     """The same figures on a fixture file; mask IoU where the hand's vertices are known (`vertex_mask`)."""
     from densehand.evaluate import labelled_box, read_fixture
     from densehand.images import read_image
@@ -205,11 +204,9 @@ def bench_fixtures(
         for row in rows:
             box = labelled_box(row)
             image = read_image(Path(folder) / row["image"])
-            begin = time.process_time()
-            (hand,) = estimator(image, [HandBox(box)])
-            own.cpu_ms.append(1000 * (time.process_time() - begin))  # with the network
+            (hand,), spent = _timed(lambda e=estimator, i=image, b=box: e(i, [HandBox(b)]))  # type: ignore[misc]
+            own.cpu_ms.append(spent)  # with the network
             _add_row(row, box, hand, image.shape[:2], own, figures["keypoints"] if mode == modes[0] else None)
-            tick(1)
     return figures
 
 
@@ -220,7 +217,7 @@ def _add_row(
         if figures is not None:
             figures.hands += 1
     visible = np.asarray(row.get("visible", [True] * 21))
-    pixel = HOUSE_PADDING * max(box[2] - box[0], box[3] - box[1]) / ERROR_CROP
+    pixel = crop_pixel(np.array(box))
     own.mesh_px += (keypoint_error(hand.project(hand.joints_3d), row["keypoints_px"])[visible] / pixel).tolist()
     if first is not None:
         first.mesh_px += (keypoint_error(hand.keypoints_2d, row["keypoints_px"])[visible] / pixel).tolist()
@@ -232,16 +229,16 @@ def _add_row(
 
 
 def vertex_mask(
-    vertices: Float[np.ndarray, "V 3"], intrinsics: Float[np.ndarray, "4"], size: tuple[int, int], reach: float = 0.006
+    vertices: Float[np.ndarray, "V 3"], intrinsics: Float[np.ndarray, "4"], size: tuple[int, int]
 ) -> Bool[np.ndarray, "H W"]:
-    """Mask of a mesh of which only the vertices are known: their projections, closed with a disc of `reach` metres.
+    """Mask of a mesh of which only the vertices are known: their projections, closed with a disc of `CLOSING` metres.
 
     vertices: metres, camera frame. intrinsics: fx, fy, cx, cy, pixels. Gaps between neighbouring vertices are filled;
     the outline runs through the outermost vertices.
     """
     depth = vertices[:, 2:]
     points = vertices[:, :2] / depth * intrinsics[:2] + intrinsics[2:]
-    radius = max(round(reach * float(intrinsics[:2].mean()) / float(depth.mean())), 1)
+    radius = max(round(CLOSING * float(intrinsics[:2].mean()) / float(depth.mean())), 1)
     height, width = size
     padded = np.zeros((height + 2 * radius, width + 2 * radius), np.uint8)  # the border must not eat into the hand
     for x, y in np.floor(points).astype(int) + radius:
@@ -252,7 +249,7 @@ def vertex_mask(
     return closed[radius : radius + height, radius : radius + width] > 0
 
 
-def _timed(work: Callable[[], Refined]) -> tuple[Refined, float]:
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
     """What `work` gives and the CPU milliseconds it took; CPU time, as other work may share the machine."""
     begin = time.process_time()
     found = work()
@@ -261,14 +258,7 @@ def _timed(work: Callable[[], Refined]) -> tuple[Refined, float]:
 
 def _part(cases: Synthetic, which: slice) -> Synthetic:
     tensors = (cases.images[which], cases.keypoints[which], cases.joints[which], cases.masks[which])
-    return Synthetic(*tensors, _part_of(cases.estimate, which))
-
-
-def _part_of(estimate: Estimate, which: slice) -> Estimate:
-    def cut(value: Any) -> Any:
-        return [entry[which] for entry in value] if isinstance(value, list) else value[which]
-
-    return Estimate(**{name: cut(value) for name, value in vars(estimate).items()})
+    return Synthetic(*tensors, cases.estimate.each(itemgetter(which)))
 
 
 def _joints(hand: HandModel, h: Tensor) -> Float[Tensor, "n 21 3"]:

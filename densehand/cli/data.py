@@ -90,8 +90,6 @@ def describe(report: Report, title: str, split: str, more: bool) -> list[str]:
 
 
 def _write_sheet(path: Path, tiles: list[np.ndarray]) -> None:
-    import numpy as np
-
     from densehand.errors import InputError
     from densehand.export import write_picture
     from densehand.files import ensure_folder
@@ -100,7 +98,7 @@ def _write_sheet(path: Path, tiles: list[np.ndarray]) -> None:
     if not tiles:
         raise InputError(f"{path}: no picture could be read, so there is no sheet; see the faults")
     ensure_folder(path.parent)
-    write_picture(path, contact_sheet(np.stack(tiles)))
+    write_picture(path, contact_sheet(tiles))
     typer.echo(f"sheet of {len(tiles)} samples: {path}")
 
 
@@ -110,20 +108,12 @@ def draw_tile(sample: Sample, image: np.ndarray) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    from densehand.camera import HOUSE_PADDING, Crop
+    from densehand.camera import Crop, can_be_shown
     from densehand.draw import LABEL_COLOURS, draw_skeleton
     from densehand.errors import DensehandError
     from densehand.resample import crop_image, crop_mask
 
-    box = sample.box if sample.box is not None and np.isfinite(sample.box).all() else None
-    height, width = image.shape[:2]
-    if box is None or (box[2:] <= box[:2]).any() or (np.abs(box) > 1e6).any():
-        low, side = np.array([width, height]) / 2 - max(width, height) / 2, float(max(width, height))
-        box = None
-    else:
-        side = max(HOUSE_PADDING * float((box[2:] - box[:2]).max()), 8.0)
-        low = (box[:2] + box[2:]) / 2 - side / 2
-    zoom, crop = TILE / side, Crop(tuple(low + side / 2), side / 2)
+    crop = Crop.to_look_at(sample.box, image.shape[1], image.shape[0])
     colour = LABEL_COLOURS.get(sample.side or "", (96, 96, 96))
     tile = crop_image(image, crop, TILE)
     try:
@@ -133,13 +123,13 @@ def draw_tile(sample: Sample, image: np.ndarray) -> np.ndarray:
     if mask is not None:
         inside = crop_mask(mask, crop, TILE) > 127
         tile[inside] = tile[inside] // 2 + np.array([20, 110, 60], np.uint8)
-    if box is not None:
-        ends = ((box.reshape(2, 2) - low) * zoom).round().astype(int)
+    if sample.box is not None and can_be_shown(sample.box):
+        ends = crop.to_pixels(sample.box.reshape(2, 2), TILE).round().astype(int)
         cv2.rectangle(tile, ends[0].tolist(), ends[1].tolist(), colour, 1, cv2.LINE_AA)
     points = drawable(sample)
     if points is not None:
         # wrong labels may lie anywhere; far lines would be too thick for cv2
-        draw_skeleton(tile, ((points - low) * zoom).clip(-TILE, 2 * TILE), np.asarray(sample.visible, float))
+        draw_skeleton(tile, crop.to_pixels(points, TILE).clip(-TILE, 2 * TILE), np.asarray(sample.visible, float))
     canvas = Image.fromarray(tile)
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     text = sample.problem or f"{sample.side or '?'} {sample.name}"

@@ -31,6 +31,12 @@ def plane_rotation(angle: Float[Tensor, " b"]) -> Float[Tensor, "b 2 2"]:
     return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
 
 
+def turned_in_plane(rotation: Float[Tensor, "b 4"], angle: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
+    """Quaternions [w, x, y, z] followed by `plane_rotation`'s turn."""
+    spin = roma.rotvec_to_unitquat(torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), angle], -1))
+    return roma.quat_xyzw_to_wxyz(roma.quat_product(spin, roma.quat_wxyz_to_xyzw(rotation)))
+
+
 def augment(
     hand: HandModel,
     records: Records,
@@ -66,10 +72,7 @@ def augment(
     mask = look_up_mask(records.masks[index], affine, size)
     whole = look_up_mask(records.silhouettes[index], affine, size) if records.silhouettes.shape[-1] else mask
 
-    axis = torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), angle], -1)
-    spin = roma.rotvec_to_unitquat(axis)
-    rotation = roma.quat_product(spin, roma.quat_wxyz_to_xyzw(records.rotation[index]))
-    rotation = roma.quat_xyzw_to_wxyz(rotation)
+    rotation = turned_in_plane(records.rotation[index], angle)
     scale = records.scale[index] / half
     translation = torch.einsum("bij,bj->bi", to_crop, records.translation[index]) - offset
     with torch.no_grad():
@@ -166,6 +169,17 @@ def cut_backgrounds(
     return look_up(backgrounds[index], affine, half, size)
 
 
+def from_wrist(keypoints: Float[Tensor, "b 21 2"], size: int) -> tuple[Float[Tensor, "b s s"], Float[Tensor, "b s s"]]:
+    """How far each pixel of crops of `size`² lies behind the wrist, seen from the middle knuckle, and beside that line;
+    crop units."""
+    wrist = keypoints[:, 0]
+    arm = F.normalize(wrist - keypoints[:, 9], dim=-1)
+    axis = (torch.arange(size, device=keypoints.device) + 0.5) / size * 2 - 1
+    x, y = axis[None, None, :] - wrist[:, 0, None, None], axis[None, :, None] - wrist[:, 1, None, None]
+    along = x * arm[:, 0, None, None] + y * arm[:, 1, None, None]
+    return along, x * arm[:, 1, None, None] - y * arm[:, 0, None, None]
+
+
 def change_backdrop(
     pictures: Float[Tensor, "b 3 s s"],
     silhouette: Float[Tensor, "b s s"],
@@ -180,13 +194,8 @@ def change_backdrop(
     the forearm, which no silhouette shows. The seam is soft.
     """
     device, count, size = pictures.device, len(pictures), pictures.shape[-1]
-    wrist = keypoints[:, 0]
-    arm = F.normalize(wrist - keypoints[:, 9], dim=-1)
-    palm = (wrist - keypoints[:, 9]).norm(dim=-1).clamp_min(0.4)[:, None, None]  # at least, seen end on
-    axis = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
-    x, y = axis[None, None, :] - wrist[:, 0, None, None], axis[None, :, None] - wrist[:, 1, None, None]
-    along = x * arm[:, 0, None, None] + y * arm[:, 1, None, None]
-    across = x * arm[:, 1, None, None] - y * arm[:, 0, None, None]
+    palm = (keypoints[:, 0] - keypoints[:, 9]).norm(dim=-1).clamp_min(0.4)[:, None, None]  # at least, seen end on
+    along, across = from_wrist(keypoints, size)
     forearm = (along > -0.3 * palm) & (across.abs() < 0.5 * palm)
     reach = max(1, size // 32)
     kept = torch.maximum(silhouette, forearm.float())[:, None]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import roma
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from densehand.camera import HOUSE_PADDING
@@ -27,6 +27,8 @@ from densehand.hand.keypoints import PALM
 from densehand.hand.model import HandModel
 
 MASK_SIZE = 64  # side of masks over the stored picture: the mask head has 32 cells over a part of it
+TOGETHER = 1000  # hands fitted at a time
+RATE = 0.04  # Adam's, of the numbers of a fit
 
 
 @dataclass
@@ -104,6 +106,16 @@ def digest(names: Sequence[str]) -> UInt8[np.ndarray, " 16"]:
 def box_size(keypoints: Float[Tensor, "*b 21 2"]) -> Float[Tensor, "*b"]:
     """The larger side of the tight box around the keypoints, in their unit."""
     return (keypoints.amax(-2) - keypoints.amin(-2)).amax(-1).clamp_min(1e-6)
+
+
+def ramp(value: Float[Tensor, "*n"], none: float, full: float) -> Float[Tensor, "*n"]:
+    """0 at `none`, 1 at `full`, straight between; `none` may be the larger."""
+    return ((value - none) / (full - none)).clamp(0, 1)
+
+
+def evenly(available: int, most: int) -> Int[Tensor, " k"]:
+    """At most so many of the rows that there are, evenly drawn."""
+    return torch.linspace(0, available - 1, min(most, available)).long()
 
 
 def house_crop(keypoints: Float[Tensor, "n 21 2"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
@@ -193,13 +205,12 @@ def fit_photos(
     keypoints: Float[Tensor, "n 21 2"],
     world: Float[Tensor, "n 21 3"],
     steps: int = 250,
-    chunk: int = 1000,
 ) -> Fits:
-    """Fit the hand model to every hand: first the keypoint map on a spread of `chunk` of them, then each with it.
+    """Fit the hand model to every hand: first the keypoint map on a spread of `TOGETHER` of them, then each with it.
 
     keypoints and world are of right hands (mirror left ones first). On one CPU core it takes about 10 ms a hand.
     """
-    spread = torch.linspace(0, len(keypoints) - 1, min(chunk, len(keypoints))).long()
+    spread = evenly(len(keypoints), TOGETHER)
     some_keypoints, some_world = keypoints[spread], world[spread]
     mapping = torch.eye(21).to(keypoints)
     for _ in range(2):
@@ -209,7 +220,7 @@ def fit_photos(
         mapping = estimate_keypoint_map(projected, some_keypoints, good)
     parts = [
         fit_with_map(hand, k, w, mapping, steps)
-        for k, w in zip(keypoints.split(chunk), world.split(chunk), strict=True)
+        for k, w in zip(keypoints.split(TOGETHER), world.split(TOGETHER), strict=True)
     ]
     own = [f.name for f in fields(Fits) if f.default is MISSING and f.name != "keypoint_map"]
     return Fits(**{n: torch.cat([getattr(p, n) for p in parts]) for n in own}, keypoint_map=mapping)
@@ -222,9 +233,7 @@ def project_fits(hand: HandModel, fits: Fits) -> Float[Tensor, "n 21 2"]:
 
 
 @torch.no_grad()
-def render_masks(
-    hand: HandModel, fits: Fits, size: int = MASK_SIZE, chunk: int = 128
-) -> UInt8[Tensor, "n size size"] | None:
+def render_masks(hand: HandModel, fits: Fits) -> UInt8[Tensor, "n m m"] | None:
     """Soft outlines of the meshes that may serve as masks, over the stored pictures; empty for the others.
 
     None where there are none. Under 1 ms a hand on one CPU core, 4 kB each.
@@ -233,13 +242,13 @@ def render_masks(
 
     if fits.masked is None or not fits.masked.any():
         return None
-    masks = torch.zeros(len(fits.scale), size, size, dtype=torch.uint8)
+    masks = torch.zeros(len(fits.scale), MASK_SIZE, MASK_SIZE, dtype=torch.uint8)
     faces = hand.get_buffer("faces")
-    for rows in fits.masked.nonzero().squeeze(1).split(chunk):
+    for rows in fits.masked.nonzero().squeeze(1).split(128):
         vertices, _ = hand(fits.pose[rows], fits.shape[rows], fits.rotation[rows])
         placed = fits.scale[rows, None, None] * vertices
         placed[..., :2] += fits.translation[rows, None] + 1
-        masks[rows] = (silhouette(placed * (size / 2), faces, (size, size)) * 255).round().byte()
+        masks[rows] = (silhouette(placed * (MASK_SIZE / 2), faces, (MASK_SIZE, MASK_SIZE)) * 255).round().byte()
     return masks
 
 
@@ -249,14 +258,13 @@ def fit_with_map(
     world: Float[Tensor, "n 21 3"],
     keypoint_map: Float[Tensor, "21 21"],
     steps: int,
-    lr: float = 0.04,
 ) -> Fits:
     """Fit all hands at once with Adam, the keypoint map given."""
     variables = {k: v.detach().requires_grad_() for k, v in first_guess(hand, keypoints, world).items()}
-    rates = dict.fromkeys(variables, lr)
-    rates["translation"] = lr * float(box_size(keypoints).mean())  # steps in units of the hand
+    rates = dict.fromkeys(variables, RATE)
+    rates["translation"] = RATE * float(box_size(keypoints).mean())  # steps in units of the hand
     optimiser = torch.optim.Adam([{"params": [variables[k]], "lr": r} for k, r in rates.items()])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=lr * 0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=RATE * 0.05)
     for _ in range(steps):
         optimiser.zero_grad(set_to_none=True)
         energy, _ = fit_energy(hand, unit(variables), keypoints, world, keypoint_map)

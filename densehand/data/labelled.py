@@ -18,12 +18,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from densehand.camera import Crop
-from densehand.data.fits import box_size
+from densehand.data.fits import box_size, ramp
 from densehand.data.photos import STORED_SIZE, Skipped, need_folder
 from densehand.data.readers import dataset, read_dataset
 from densehand.data.readers.check import Report
 from densehand.data.readers.common import project
-from densehand.data.records import Records, no_masks
+from densehand.data.records import BAD, GOOD, Records, no_masks
 from densehand.data.sample import Sample
 from densehand.errors import InputError
 from densehand.hand.fit import fit_skeleton
@@ -34,7 +34,6 @@ from densehand.resample import crop_image, crop_mask
 AROUND = 2.2  # side of the stored square over the hand's box: crops that are turned and shifted stay within
 MASK_SIZE = 128
 FEWEST = 8  # keypoints a hand must have to be worth a picture
-GOOD, BAD = 0.03, 0.08  # the 3D labels are trusted below a 2D residual of GOOD (share of the box), not beyond BAD
 CHUNK = 256  # hands fitted at a time
 
 
@@ -158,7 +157,7 @@ def records_from_cuts(hand: HandModel, cuts: list[Cut]) -> Records:
         size, move, residual = place_flat(turned[..., :2].cpu().float(), keypoints[rows], weight[rows])
         pose[rows], shape[rows] = fit.pose.cpu().float(), fit.shape.cpu().float()
         rotation[rows], scale[rows], translation[rows] = fit.rotation.cpu().float(), size, move
-        trust[rows] = ((BAD - residual) / (BAD - GOOD)).clamp(0, 1)
+        trust[rows] = ramp(residual, BAD, GOOD)
     masks = no_masks(count)
     if cuts[0].mask is not None:
         masks = torch.from_numpy(np.stack([c.mask for c in cuts if c.mask is not None]))

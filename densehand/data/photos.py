@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from densehand.data.held_back import ESTIMATOR, frame_number
 from densehand.errors import InputError
 from densehand.files import reason
 
@@ -78,19 +79,6 @@ class PhotoSet:
 
 
 SPLITS = ("train", "held-back", "all")
-
-
-BLOCK, EVERY = 40, 12  # neighbouring frames that go together, and of how many such blocks one is held back
-
-
-def frame_number(frame: str) -> int:
-    """`source/00123` → 123; 0 where there is no digit."""
-    return int("".join(c for c in frame.rsplit("/", 1)[-1] if c.isdigit()) or 0)
-
-
-def held_back(frame: str) -> bool:
-    """Whether a crop belongs to the held-back share: whole blocks of neighbouring frames, because many are video."""
-    return (frame_number(frame) // BLOCK) % EVERY == EVERY - 1
 
 
 def need_folder(path: Path | str, holds: str) -> Path:
@@ -186,7 +174,8 @@ def load_photos(
         raise InputError(f"split {split!r} of the photos: use one of {', '.join(SPLITS)}")
     folder, skipped = Path(folder), Skipped()
     rows = read_rows(folder, skipped)
-    rows = [r for r in rows if split == "all" or held_back(r["frame"]) == (split == "held-back")]
+    if split != "all":
+        rows = [r for r in rows if ESTIMATOR.held_back(frame_number(r["frame"])) == (split == "held-back")]
     if limit is not None:
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
     images, keypoints, world, kept = [], [], [], []

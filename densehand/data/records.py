@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from densehand.data.fits import Fits, render_masks
+from densehand.data.fits import Fits, evenly, ramp, render_masks
 from densehand.data.photos import PhotoSet
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
+
+GOOD, BAD = 0.03, 0.08  # the 3D labels are trusted below a 2D residual of GOOD (share of the box), not beyond BAD
 
 
 @dataclass
@@ -45,12 +47,12 @@ class Records:
         """Some of the hands: indices, a mask or a slice."""
         return Records(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-    def trusted(self, most: int) -> Int[Tensor, " k"]:
-        """Rows of at most so many hands of trusted fits, evenly drawn. Raises InputError where there is none."""
+    def trusted(self, most: int | None = None) -> Int[Tensor, " k"]:
+        """Rows of the hands of trusted fits, at most so many, evenly drawn. Raises InputError where there is none."""
         rows = torch.nonzero(self.trust > 0.5).flatten()
         if not len(rows):
             raise InputError(f"none of {len(self)} photos has a fit to be trusted; give others")
-        return rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
+        return rows if most is None else rows[evenly(len(rows), most)]
 
     @staticmethod
     def join(parts: list[Records]) -> Records:
@@ -98,21 +100,19 @@ def no_masks(count: int) -> UInt8[Tensor, "n 0 0"]:
     return torch.zeros(count, 0, 0, dtype=torch.uint8)
 
 
-def records_from_photos(
-    photos: PhotoSet, fits: Fits, good: float = 0.03, bad: float = 0.08, hand: HandModel | None = None
-) -> Records:
-    """Photos with their fits. Trust falls from 1 at a residual of `good` to 0 at `bad` (shares of the box).
+def records_from_photos(photos: PhotoSet, fits: Fits, hand: HandModel | None = None) -> Records:
+    """Photos with their fits. Trust falls from 1 at a residual of `GOOD` to 0 at `BAD`.
 
     Where the fit fails, the teacher's 2D is suspect too: its keypoints keep 0.3 of their weight down to none at
-    twice `bad`. Fits that say themselves what they are worth are taken at their word. With a hand model, masks are
+    twice `BAD`. Fits that say themselves what they are worth are taken at their word. With a hand model, masks are
     rendered of the fits that allow it.
     """
     count = len(photos)
     trust, weight = fits.trust, fits.keypoint_weight
     if trust is None:
-        trust = ((bad - fits.residual) / (bad - good)).clamp(0, 1) * (photos.score > 0.5)
+        trust = ramp(fits.residual, BAD, GOOD) * (photos.score > 0.5)
     if weight is None:
-        flat = ((2 * bad - fits.residual) / bad).clamp(0, 1) * 0.3
+        flat = ramp(fits.residual, 2 * BAD, BAD) * 0.3
         weight = torch.maximum(trust, flat)[:, None].expand(count, 21).clone()
     masks = render_masks(hand, fits) if hand is not None else None
     if masks is None:

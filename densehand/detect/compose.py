@@ -127,8 +127,8 @@ class Composer:
         free = self.random.random() < turn_often
         return float(self.random.uniform(-np.pi, np.pi) if free else self.random.normal(0, 0.3))
 
-    def _hand_size(self, size: int, largest: float = MAX_HAND, smallest: float = MIN_HAND) -> float:
-        low, high = np.log(smallest), np.log(largest * size)
+    def _hand_size(self, size: int, largest: float = MAX_HAND) -> float:
+        low, high = np.log(MIN_HAND), np.log(largest * size)
         return float(
             np.exp(
                 self.random.uniform(low, high)

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from densehand.data.held_back import BACKGROUNDS, DETECTOR, frame_number
 from densehand.errors import InputError
 from densehand.metrics import tight_box
 
@@ -34,7 +35,8 @@ BACKGROUNDS_WITH_HANDS = frozenset(
 )
 # Frames of these sources without a teacher's hand do show hands, except the two empty ones.
 EMPTY_FRAMES = frozenset(["fingercount/00000", "fingercount/01440"])
-BLOCK, PERIOD, HELD_BACK = 50, 8, 3  # every eighth block of fifty neighbours is held back
+DARK = 10  # the black beside a crop's photo, of 255, JPEG's noise included
+CUT_OUT_SIDE = 96  # px, longer side of the picture in which a hand is cut out
 GUARD = 3  # neighbours of a held-back block are not trained on either: a film's next frame is the same picture
 
 
@@ -74,30 +76,35 @@ class Picture:
         return cv2.cvtColor(decoded(self.encoded, flags), cv2.COLOR_BGR2RGB)
 
 
-def is_held_back(index: int) -> bool:
-    """Whether the index-th picture of a source is held back for measuring."""
-    return (index // BLOCK) % PERIOD == HELD_BACK
-
-
 def is_for_training(index: int) -> bool:
     """Whether a picture may be trained on: neither held back nor a close neighbour in time of one that is."""
-    return not any(is_held_back(i) for i in (index - GUARD, index, index + GUARD))
+    return not any(DETECTOR.held_back(i) for i in (index - GUARD, index, index + GUARD))
 
 
 def selected(index: int, held_back: bool) -> bool:
     """Membership of the two splits."""
-    return is_held_back(index) if held_back else is_for_training(index)
+    return DETECTOR.held_back(index) if held_back else is_for_training(index)
 
 
 def _rows(path: Path) -> list[dict]:
     if not path.is_file():
         raise InputError(f"{path}: no such label file; give the folder that holds photos/ and backgrounds/")
     with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines if line.strip()]
 
 
 def _hand(points: Points, side: str, score: float) -> LabelledHand:
     return LabelledHand(points, side == "right", float(np.clip(2 * score - 1, 0, 1)))
+
+
+def frame_rows(photos: Path, held_back: bool) -> list[tuple[str, dict]]:
+    """Rows of a split's frames of which is known where hands are, each after its name (``source/00123``)."""
+    named = [(row["frame"].removeprefix("frames/").rpartition(".")[0], row) for row in _rows(photos / "frames.jsonl")]
+    return [
+        (name, row)
+        for name, row in named
+        if selected(frame_number(name), held_back) and (row["teacher"] or row["boxes"] or name in EMPTY_FRAMES)
+    ]
 
 
 def read_frames(folder: str | Path, held_back: bool) -> list[Picture]:
@@ -106,12 +113,7 @@ def read_frames(folder: str | Path, held_back: bool) -> list[Picture]:
     photos = Path(folder) / "photos"
     crops = {row["crop"]: row for row in _rows(photos / "labels.jsonl")}
     pictures = []
-    for row in _rows(photos / "frames.jsonl"):
-        name = row["frame"].removeprefix("frames/").removesuffix(".jpg")
-        if not selected(int(name.split("/")[1]), held_back):
-            continue
-        if not row["teacher"] and not row["boxes"] and name not in EMPTY_FRAMES:
-            continue
+    for name, row in frame_rows(photos, held_back):
         hands, boxes = [], []
         for k, teacher in enumerate(row["teacher"]):
             keypoints = np.asarray(crops[f"crops/{name}_{k}.jpg"]["keypoints_px"], np.float32)
@@ -141,7 +143,7 @@ def read_crops(folder: str | Path, held_back: bool) -> list[Picture]:
     hands_in_frame = Counter(row["frame"] for row in rows)
     pictures = []
     for row in rows:
-        if not selected(int(row["frame"].split("/")[1]), held_back):
+        if not selected(frame_number(row["frame"]), held_back):
             continue
         hand = _hand(np.asarray(row["keypoints_px"], np.float32), row["side"], row["score"])
         whole = row["source"] != "rf100" and hands_in_frame[row["frame"]] == 1
@@ -150,8 +152,8 @@ def read_crops(folder: str | Path, held_back: bool) -> list[Picture]:
 
 
 def background_selected(index: int, held_back: bool) -> bool:
-    """Whether a background shows no hand and is of the split, by eights: neighbours are crops of one photo."""
-    return index not in BACKGROUNDS_WITH_HANDS and ((index // 8) % PERIOD == HELD_BACK) == held_back
+    """Whether a background shows no hand and is of the split."""
+    return index not in BACKGROUNDS_WITH_HANDS and BACKGROUNDS.held_back(index) == held_back
 
 
 def read_backgrounds(folder: str | Path, held_back: bool) -> list[Picture]:
@@ -163,10 +165,10 @@ def read_backgrounds(folder: str | Path, held_back: bool) -> list[Picture]:
     return pictures
 
 
-def hand_free_part(picture: Picture, least: int = 96) -> Pixels | None:
+def hand_free_part(picture: Picture) -> Pixels | None:
     """The largest strip of a frame beside all that is or may be a hand (boxes grown by a third of the largest).
 
-    None where no hand is labelled or the strip's shorter side is under `least` px.
+    None where no hand is labelled or the strip's shorter side is under 96 px.
     """
     tight = [tight_box(hand.keypoints) for hand in picture.hands]
     if not tight and not picture.ignore:
@@ -177,13 +179,13 @@ def hand_free_part(picture: Picture, least: int = 96) -> Pixels | None:
     height, width = image.shape[:2]
     strips = [(0, 0, x0, height), (x1, 0, width, height), (0, 0, width, y0), (0, y1, width, height)]
     a, b, c, d = (int(v) for v in max(strips, key=lambda s: max(s[2] - s[0], 0) * max(s[3] - s[1], 0)))
-    return np.ascontiguousarray(image[b:d, a:c]) if min(c - a, d - b) >= least else None
+    return np.ascontiguousarray(image[b:d, a:c]) if min(c - a, d - b) >= 96 else None
 
 
-def visible_rectangle(image: Pixels, dark: int = 10) -> tuple[int, int, int, int]:
+def visible_rectangle(image: Pixels) -> tuple[int, int, int, int]:
     """(x0, y0, x1, y1) of a crop without the black bars it has where it reached over its photo's border."""
     step = max(image.shape[0] // 64, 1)
-    bright = image[::step, ::step].max(axis=2) > dark
+    bright = image[::step, ::step].max(axis=2) > DARK
     columns, rows = np.flatnonzero(bright.mean(0) > 0.05) * step, np.flatnonzero(bright.mean(1) > 0.05) * step
     if len(columns) < 8 or len(rows) < 8:
         return 0, 0, image.shape[1], image.shape[0]
@@ -191,13 +193,13 @@ def visible_rectangle(image: Pixels, dark: int = 10) -> tuple[int, int, int, int
     return int(columns[0]), int(rows[0]), int(right), int(bottom)
 
 
-def cut_out(image: Pixels, keypoints: Points, size: int = 96) -> Pixels | None:
+def cut_out(image: Pixels, keypoints: Points) -> Pixels | None:
     """Mask (H×W, 0/255) of a hand by GrabCut seeded with the keypoints' bones, or None where it came out implausible.
 
-    Worth it for photos before a plain wall; ``size`` is the working resolution in pixels.
+    Worth it for photos before a plain wall.
     """
     height, width = image.shape[:2]
-    scale = size / max(height, width)
+    scale = CUT_OUT_SIDE / max(height, width)
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     points = keypoints * scale
     extent = float(np.max(points.max(0) - points.min(0)))
@@ -207,13 +209,10 @@ def cut_out(image: Pixels, keypoints: Points, size: int = 96) -> Pixels | None:
     grow = max(int(0.35 * extent), 1)
     around = cv2.dilate(around, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1, 2 * grow + 1)))
     seeds[around > 0] = cv2.GC_PR_BGD
-    for finger in range(5):
-        chain = points[[0, *range(1 + 4 * finger, 5 + 4 * finger)]].astype(np.int32)
-        cv2.polylines(seeds, [chain], False, int(cv2.GC_PR_FGD), max(int(0.16 * extent), 2))
-    for finger in range(5):
-        chain = points[[0, *range(1 + 4 * finger, 5 + 4 * finger)]].astype(np.int32)
-        cv2.polylines(seeds, [chain], False, int(cv2.GC_FGD), max(int(0.04 * extent), 1))
-    black = small.max(2) < 10
+    chains = [points[[0, *range(1 + 4 * finger, 5 + 4 * finger)]].astype(np.int32) for finger in range(5)]
+    cv2.polylines(seeds, chains, False, int(cv2.GC_PR_FGD), max(int(0.16 * extent), 2))
+    cv2.polylines(seeds, chains, False, int(cv2.GC_FGD), max(int(0.04 * extent), 1))
+    black = small.max(2) < DARK
     seeds[black & (seeds != cv2.GC_FGD)] = cv2.GC_BGD
     try:
         cv2.setRNGSeed(0)  # GrabCut draws from OpenCV's one generator: else a mask hangs on which were cut before it
@@ -222,7 +221,7 @@ def cut_out(image: Pixels, keypoints: Points, size: int = 96) -> Pixels | None:
     except cv2.error:
         return None
     mask: Pixels = np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8) * 255
-    inside = (mask > 0).mean() * size * size / max(extent * extent, 1)
+    inside = (mask > 0).mean() * CUT_OUT_SIDE**2 / max(extent * extent, 1)
     if not 0.2 < inside < 1.6:
         return None
     mask = cv2.GaussianBlur(mask, (0, 0), 0.8)

@@ -33,6 +33,7 @@ from densehand.network.imagenet import load_imagenet_trunk
 from densehand.network.zoo import load_state
 
 FROZEN_BLOCKS = 3  # the trunk to stride 4 stays as ImageNet left it: half of a step's cost, little to learn
+DECAY = 0.998  # of the average of the weights
 EVERY = 50  # steps from one row of the log and checkpoint to the next
 LOSSES = DetectorLosses._fields
 # (share of the steps, share of the computing done by then, side of the pictures in px from then on). Steps cost more as
@@ -64,13 +65,13 @@ def collate(examples: list[Example], device: torch.device) -> tuple[Tensor, tupl
 class Averaged:
     """Exponential moving average of a network's weights and statistics; young averages forget faster."""
 
-    def __init__(self, net: DetectorNet, decay: float = 0.998):
-        self.net, self.decay, self.steps = copy.deepcopy(net).eval(), decay, 0
+    def __init__(self, net: DetectorNet):
+        self.net, self.steps = copy.deepcopy(net).eval(), 0
 
     @torch.no_grad()
     def update(self, net: DetectorNet) -> None:
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        decay = min(DECAY, (1 + self.steps) / (10 + self.steps))
         for mean, value in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
             if mean.dtype.is_floating_point:
                 mean.lerp_(value, 1 - decay)

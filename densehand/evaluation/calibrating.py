@@ -78,15 +78,15 @@ def fit(pairs: Pairs, with_bias: bool = True) -> tuple[float, float]:
     return scale, bias
 
 
-def folds_of(group: np.ndarray, count: int = FOLDS) -> Int[np.ndarray, " n"]:
-    """The fold of each, 0…count − 1; a group lies in one fold. The same groups always give the same folds."""
+def folds_of(group: np.ndarray) -> Int[np.ndarray, " n"]:
+    """The fold of each, 0…`FOLDS` − 1; a group lies in one fold. The same groups always give the same folds."""
     names, place = np.unique(group, return_inverse=True)
-    return (np.random.default_rng(SEED).permutation(len(names)) % count)[place]
+    return (np.random.default_rng(SEED).permutation(len(names)) % FOLDS)[place]
 
 
-def cross_validated(pairs: Pairs, with_bias: bool = True, count: int = FOLDS) -> Float[np.ndarray, " n"]:
+def cross_validated(pairs: Pairs, with_bias: bool = True) -> Float[np.ndarray, " n"]:
     """Probabilities, each by the map that was fitted without its fold."""
-    fold, result = folds_of(pairs.group, count), np.empty(len(pairs))
+    fold, result = folds_of(pairs.group), np.empty(len(pairs))
     for number in np.unique(fold):
         mine = fold == number
         scale, bias = fit(pairs.select(~mine), with_bias)

@@ -12,6 +12,7 @@ from densehand.evaluation.cases import Case
 from densehand.evaluation.prediction import Prediction
 from densehand.metrics import (
     WRIST_TO_MIDDLE,
+    bone_ratio,
     f_scores,
     fit_similarity,
     keypoint_error,
@@ -101,15 +102,23 @@ def _errors_3d(case: Case, joints: Float[np.ndarray, "21 3"], kinds: list[str]) 
     target = np.where(valid[:, None], target, np.nan)
     errors = {}
     if "pa_mm" in kinds:
-        errors["pa_mm"] = keypoint_error(fit_similarity(joints[valid], target[valid])(joints), target)
+        errors["pa_mm"] = aligned_error(joints, target)
     if "root_mm" in kinds:
         errors["root_mm"] = keypoint_error(joints - joints[0], target - target[0])
     if "scaled_mm" in kinds:
-        a, b = WRIST_TO_MIDDLE
-        length, wanted = (float(np.linalg.norm(points[b] - points[a])) for points in (joints, target))
-        if length > 0:  # else there is no size to give it
-            errors["scaled_mm"] = keypoint_error((joints - joints[0]) * (wanted / length), target - target[0])
+        ratio = bone_ratio(joints, target)
+        if ratio is not None:  # else there is no size to give it
+            errors["scaled_mm"] = keypoint_error((joints - joints[0]) * ratio, target - target[0])
     return errors
+
+
+def aligned_error(joints: Float[np.ndarray, "21 3"], truth: Float[np.ndarray, "21 3"]) -> Float[np.ndarray, "21"]:
+    """Distance of each joint after the best similarity of those that are known (PA error); NaN where one is not, and
+    where too few are."""
+    known = np.isfinite(truth).all(axis=1)
+    if known.sum() < LEAST_JOINTS:
+        return np.full(len(truth), np.nan)
+    return keypoint_error(fit_similarity(joints[known], truth[known])(joints), truth)
 
 
 def _surface(case: Case, joints: Float[np.ndarray, "21 3"], vertices: Float[np.ndarray, "V 3"]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from densehand.camera import HOUSE_PADDING, Crop
+from densehand.camera import Crop
 from densehand.errors import DensehandError
 from densehand.evaluation.cases import Case
 from densehand.evaluation.errors import known_keypoints
@@ -30,16 +30,12 @@ def case_picture(case: Case, points: Float[np.ndarray, "21 2"] | None) -> Callab
             image = case.sample.read_image()
         except DensehandError:
             return _blank()
-        height, width = image.shape[:2]
-        box = np.array([0, 0, width, height], dtype=float) / HOUSE_PADDING if case.box is None else case.box
-        middle = np.array([width, height]) / 2 if case.box is None else (box[:2] + box[2:]) / 2
-        side = max(HOUSE_PADDING * float((box[2:] - box[:2]).max()), 8.0)
-        low, zoom = middle - side / 2, SIDE / side
-        tile = crop_image(image, Crop(tuple(middle), side / 2), SIDE)
+        crop = Crop.to_look_at(case.box, image.shape[1], image.shape[0])
+        tile = crop_image(image, crop, SIDE)
         if case.sample.keypoints_2d is not None:
-            _skeleton(tile, (case.sample.keypoints_2d - low) * zoom, known_keypoints(case), TRUTH)
+            _skeleton(tile, crop.to_pixels(case.sample.keypoints_2d, SIDE), known_keypoints(case), TRUTH)
         if points is not None:
-            _skeleton(tile, (points - low) * zoom, np.ones(21, dtype=bool), ESTIMATE)
+            _skeleton(tile, crop.to_pixels(points, SIDE), np.ones(21, dtype=bool), ESTIMATE)
         return tile
 
     return draw

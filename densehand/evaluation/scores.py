@@ -6,7 +6,6 @@ hands from a folder of backgrounds and from the parts of the photos' frames wher
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,9 +20,10 @@ from densehand.camera import Crop
 from densehand.data.augment import augment
 from densehand.data.augmentation import Augmentation
 from densehand.data.fits import fit_photos
-from densehand.data.photos import BLOCK, frame_number, load_photos, need_folder, read_picture, read_rows
+from densehand.data.held_back import neighbours
+from densehand.data.photos import load_photos, need_folder, read_picture, read_rows
 from densehand.data.records import records_from_photos
-from densehand.detect.data import EMPTY_FRAMES, background_selected, is_held_back
+from densehand.detect.data import background_selected, frame_rows
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.calibration import NEAR
@@ -100,7 +100,7 @@ def photo_looks(network: DHPE, folder: Path, limit: int | None = None) -> Looks:
     if not len(rows):
         raise InputError(f"{folder}: not one held-back photo whose hand can be fitted; give more photos")
     frames = {row["crop"]: str(row["frame"]) for row in read_rows(folder)}
-    group = [_block(frames[photos.names[row]]) for row in rows.tolist()]
+    group = [neighbours(frames[photos.names[row]]) for row in rows.tolist()]
     generator = torch.Generator().manual_seed(SEED)
     batch = augment(hand, records, rows, network.config.input_size, AS_DETECTED, generator)
     return look(network, batch.images, group, batch.keypoints, batch.keypoint_weight > 0)
@@ -140,17 +140,15 @@ def frame_looks(network: DHPE, photos: Path, count: int) -> Looks:
     path = photos / "frames.jsonl"
     if not path.is_file():
         raise InputError(f"{path}: no frames to take hand-free parts from; give a folder of photos that has them")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    rows = [row for row in rows if row["boxes"] or row["teacher"] or _name(row) in EMPTY_FRAMES]
-    rows = [row for row in rows if is_held_back(frame_number(_name(row)))]
+    rows = frame_rows(photos, held_back=True)
     rng, crops, group = np.random.default_rng(SEED), [], []
     for index in _spread(len(rows), count):
-        row = rows[index]
+        name, row = rows[index]
         picture = read_picture(photos / row["frame"])
         place = None if picture is None else _clear_square(row, picture.shape[1], picture.shape[0], rng)
         if picture is not None and place is not None:
             crops.append(_cut(picture, *place, network))
-            group.append(_block(_name(row)))
+            group.append(neighbours(name))
     return _without_hand(network, crops, group, photos)
 
 
@@ -188,12 +186,3 @@ def _spread(available: int, wanted: int) -> Iterator[int]:
 def unseen_background(path: Path) -> bool:
     """Whether a hand-free picture is held back from training (of `tools/gather_backgrounds.py`) and shows no hand."""
     return not path.stem.isdigit() or background_selected(int(path.stem), held_back=True)
-
-
-def _name(row: dict) -> str:
-    return str(row["frame"]).removeprefix("frames/").rpartition(".")[0]
-
-
-def _block(frame: str) -> str:
-    """Neighbouring frames of one source: `source/00123` → `source/3`."""
-    return f"{frame.rpartition('/')[0]}/{frame_number(frame) // BLOCK}"

@@ -52,6 +52,18 @@ KEYPOINT_SOURCE: tuple[int, ...] = (
 )  # fmt: skip
 """Where keypoint i comes from: an index into [16 joints in MANO's order, 5 tips in the order of `FINGERS`]."""
 
+
+def keypoint_matrices(tips: Sequence[int], vertices: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a model file says of its keypoints: 5×V, which vertex is each finger's tip; 21×21, `KEYPOINT_SOURCE`.
+
+    keypoints = second @ [16 joints, first @ vertices]
+    """
+    selector, order = np.zeros((5, vertices)), np.zeros((21, 21))
+    selector[range(5), tips] = 1
+    order[range(21), KEYPOINT_SOURCE] = 1
+    return selector, order
+
+
 # For each dataset: its k-th keypoint is house keypoint ORDERS[name][k].
 _TIPS_FIRST = (0, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17)
 ORDERS: dict[str, tuple[int, ...]] = {

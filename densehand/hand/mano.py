@@ -18,7 +18,7 @@ from densehand.errors import DensehandError
 from densehand.files import ensure_folder, write_atomically
 from densehand.hand import rotations as roma
 from densehand.hand.anatomy import joint_frames, joint_limits
-from densehand.hand.keypoints import JOINT_PARENTS, KEYPOINT_SOURCE
+from densehand.hand.keypoints import JOINT_PARENTS, keypoint_matrices
 from densehand.hand.model import FORMAT, HandModel, quaternion_to_matrix, user_data_dir
 from densehand.hand.safe_pickle import Refused, as_numbers, load_arrays
 
@@ -96,10 +96,7 @@ def _convert(mano: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     if joints[13:16, 2].mean() > 0:
         raise DensehandError(f"{path} holds a left hand: import MANO_RIGHT.pkl (left hands are its mirror image)")
 
-    selector = np.zeros((5, 778))
-    selector[range(5), MANO_TIPS] = 1
-    order = np.zeros((21, 21))
-    order[range(21), KEYPOINT_SOURCE] = 1
+    selector, order = keypoint_matrices(MANO_TIPS, 778)
     keypoints = order @ np.concatenate([joints, selector @ template])
     lower, upper = joint_limits()
     # MANO's pose correctives are linear in its own rotation matrices Qᵀ R Q.

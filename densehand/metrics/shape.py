@@ -71,6 +71,14 @@ def root_relative_error(predicted: Float[ndarray, "k 3"], target: Float[ndarray,
     return float(keypoint_error(predicted - predicted[root], target - target[root]).mean())
 
 
+def bone_ratio(
+    predicted: Float[ndarray, "k 3"], target: Float[ndarray, "k 3"], bone: tuple[int, int] = WRIST_TO_MIDDLE
+) -> float | None:
+    """By how much `predicted` must grow for its `bone` to be as long as the target's; None where it has no length."""
+    own, wanted = (float(np.linalg.norm(points[bone[1]] - points[bone[0]])) for points in (predicted, target))
+    return wanted / own if own > 0 else None
+
+
 def scaled_error(
     predicted: Float[ndarray, "k 3"],
     target: Float[ndarray, "k 3"],
@@ -82,19 +90,17 @@ def scaled_error(
     What one photo without a known hand size can be held to. Raises InputError where the predicted bone has no length.
     """
     predicted, target = paired_3d(predicted, target)
-    lengths = [float(np.linalg.norm(points[bone[1]] - points[bone[0]])) for points in (predicted, target)]
-    if lengths[0] == 0:
+    ratio = bone_ratio(predicted, target, bone)
+    if ratio is None:
         raise InputError(
             f"predicted: keypoints {bone[0]} and {bone[1]} coincide, so the hand cannot be scaled; drop it"
         )
-    return root_relative_error(predicted * (lengths[1] / lengths[0]), target, root)
+    return root_relative_error(predicted * ratio, target, root)
 
 
-def nearest_distance(
-    points: Float[ndarray, "v 3"], others: Float[ndarray, "w 3"], rows: int = 512
-) -> Float[ndarray, " v"]:
-    """Distance of each point to the nearest of `others`; `rows` points at a time bound the memory."""
-    parts = [points[i : i + rows, None] - others[None] for i in range(0, len(points), rows)]
+def nearest_distance(points: Float[ndarray, "v 3"], others: Float[ndarray, "w 3"]) -> Float[ndarray, " v"]:
+    """Distance of each point to the nearest of `others`; 512 points at a time bound the memory."""
+    parts = [points[i : i + 512, None] - others[None] for i in range(0, len(points), 512)]
     return np.concatenate([np.sqrt((part**2).sum(-1).min(1)) for part in parts])
 
 

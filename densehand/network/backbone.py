@@ -44,14 +44,12 @@ class ConvBN(nn.Sequential):
         groups: int = 1,
         act: nn.Module | None = None,
         same: bool = False,
-        eps: float = BN_EPS,
-        momentum: float = 0.1,
     ):
         super().__init__()
         self._tf_padding = same and stride > 1  # at stride 1 both paddings agree
         padding = 0 if self._tf_padding else kernel // 2
         self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False)
-        self.bn: nn.Module = nn.BatchNorm2d(channels_out, eps=eps, momentum=momentum)
+        self.bn: nn.Module = nn.BatchNorm2d(channels_out, eps=BN_EPS)
         self.act = act if act is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

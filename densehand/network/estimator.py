@@ -1,8 +1,9 @@
 """DHPE: the whole chain from a crop to mesh parameters, skeleton and mask (paper, section 3; Fig. 2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,14 @@ class Estimate:
     keypoint_confidence: Float[Tensor, "b 21"]  # in [0, 1]
     side_logit: Float[Tensor, " b"]  # > 0: the crop shows a right hand
     hand_logit: Float[Tensor, " b"]  # > 0: the crop shows a hand at all
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Estimate":
+        """The estimate with every tensor changed."""
+
+        def changed(value: Any) -> Any:
+            return [change(one) for one in value] if isinstance(value, list) else change(value)
+
+        return Estimate(**{name: changed(value) for name, value in vars(self).items()})
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -98,7 +97,7 @@ def refine_estimate(
     `watch` is given h after every step.
     """
     weights = weights or RefineWeights()
-    images, estimate = plain(images), detached(estimate)
+    images, estimate = plain(images), estimate.each(plain)
     edges = losses.mesh_edges(network.hand.faces)
 
     def look(h: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,12 +136,3 @@ def refine_estimate(
 def plain(value: Tensor) -> Tensor:
     """Without its graph; a copy where it was made in inference mode, as such a tensor cannot take part in gradients."""
     return value.clone() if value.is_inference() else value.detach()
-
-
-def detached(estimate: Estimate) -> Estimate:
-    """The estimate without its graph."""
-
-    def cut(value: Any) -> Any:
-        return [plain(v) for v in value] if isinstance(value, list) else plain(value)
-
-    return Estimate(**{name: cut(value) for name, value in vars(estimate).items()})

@@ -11,30 +11,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from .photo import to_srgb
+from .chance import Draw
+from .photo import pixel_grid, to_srgb
 from .skins import tone_colour
-
-
-class Draw:
-    """Random numbers for n pictures from one generator on its device."""
-
-    def __init__(self, n: int, generator: torch.Generator):
-        self.n, self.generator, self.device = n, generator, generator.device
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(self.n, *shape, generator=self.generator, device=self.device) * (high - low) + low
-
-    def gauss(self, scale: float, *shape: int) -> Tensor:
-        return torch.randn(self.n, *shape, generator=self.generator, device=self.device) * scale
-
-    def index(self, high: int, *shape: int) -> Tensor:
-        return torch.randint(high, (self.n, *shape), generator=self.generator, device=self.device)
-
-    def colour(self) -> Float[Tensor, "n 3"]:
-        """sRGB of made things: greys and darks as often as saturated colours."""
-        grey = self.uniform(0.04, 0.96, 1)
-        vivid = self.uniform(0.0, 1.0, 3)
-        return torch.lerp(grey.expand(-1, 3), vivid, self.uniform(0.0, 1.0, 1).square())
 
 
 def photo_backdrops(photos: UInt8[Tensor, "m h w 3"], size: int, draw: Draw) -> Float[Tensor, "n 3 s s"]:
@@ -60,12 +39,6 @@ def made_up_backdrops(size: int, draw: Draw) -> Float[Tensor, "n 3 s s"]:
         noise = torch.lerp(noise, grey.expand_as(noise), 0.8) * draw.uniform(0.0, 0.4, 1, 1, 1) * strength
         total += interpolate(noise, size=(size, size), mode="bilinear", align_corners=True)
     return total.clamp_(0.0, 1.0)
-
-
-def pixel_grid(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """x (1,1,s) and y (1,s,1) of the pixels' centres in crop units."""
-    axis = (torch.arange(size, device=device) + 0.5) * (2.0 / size) - 1.0
-    return axis.view(1, 1, -1), axis.view(1, -1, 1)
 
 
 def superellipses(
@@ -122,13 +95,13 @@ def clutter(size: int, draw: Draw, tone: Float[Tensor, " n"]) -> tuple[Tensor, T
 
 
 def occluders(
-    size: int, draw: Draw, keypoints: Float[Tensor, "n 21 2"], tone: Float[Tensor, " n"], most: int = 7
+    size: int, draw: Draw, keypoints: Float[Tensor, "n 21 2"], tone: Float[Tensor, " n"]
 ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 1 s s"]]:
-    """A thing before the hand that covers at most about `most` keypoints: sRGB colour and coverage."""
+    """A thing before the hand that covers at most about seven keypoints: sRGB colour and coverage."""
     target = keypoints[torch.arange(draw.n, device=draw.device), draw.index(21)]
     centre = target + draw.gauss(0.12, 2)
     distance = (keypoints - centre[:, None]).norm(dim=-1).sort(dim=-1).values
-    limit = distance[:, most].clamp_min(0.05)
+    limit = distance[:, 7].clamp_min(0.05)
     half_axes = torch.minimum(torch.exp(draw.uniform(math.log(0.08), math.log(0.6), 2)), limit[:, None])
     # bars reach further one way, where that keeps to the limit roughly
     bar = torch.where(draw.uniform(0, 1) < 0.3, 2.5, 1.0)

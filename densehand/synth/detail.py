@@ -71,9 +71,9 @@ def paint_texture(hand: HandModel) -> HandTexture:
     return HandTexture(face_uv, detail.view(MAP_SIZE * MAP_SIZE, -1).contiguous(), inside, has_uv)
 
 
-def _grow(plane: Float[Tensor, "s s c"], inside: Float[Tensor, "s s"], steps: int = 3) -> Tensor:
+def _grow(plane: Float[Tensor, "s s c"], inside: Float[Tensor, "s s"]) -> Tensor:
     """Carry values a few texels over the islands' edges, so that bilinear look-ups there find skin."""
-    for _ in range(steps):
+    for _ in range(3):
         spread = gaussian_blur((plane * inside[..., None]).permute(2, 0, 1)[None], 1.0)[0].permute(1, 2, 0)
         weight = gaussian_blur(inside[None, None], 1.0)[0, 0]
         filled = spread / weight.clamp_min(1e-6)[..., None]

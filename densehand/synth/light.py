@@ -17,6 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .chance import Draw
+
+BRIGHTEST = 30.0  # what a texel of a map may count, over the mean
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 # cosine-lobe attenuation of bands 0, 1, 2, divided by pi: a white matte surface then shows the irradiance itself
 _BAND_GAIN = np.array([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
@@ -42,15 +45,16 @@ def harmonics(normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 9"]:
     return torch.stack(_basis(*normals.unbind(-1)), dim=-1)
 
 
-def irradiance_coefficients(radiance: Float[np.ndarray, "h w 3"], clip: float = 30.0) -> Float[np.ndarray, "9 3"]:
+def irradiance_coefficients(radiance: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "9 3"]:
     """Nine irradiance coefficients per channel of an equirectangular map (first row up = camera −y), mean luminance 1.
 
-    `clip` times the mean radiance is the most a texel may count: a bare sun would make the quadratic ring below zero.
+    `BRIGHTEST` times the mean radiance is the most a texel may count: a bare sun would make the quadratic ring below
+    zero.
     """
     if radiance.ndim != 3 or radiance.shape[-1] != 3:
         raise ValueError(f"expected an H×W×3 radiance map, got {radiance.shape}")
     height, width = radiance.shape[:2]
-    radiance = np.minimum(np.nan_to_num(radiance, posinf=6e4), clip * radiance.mean())
+    radiance = np.minimum(np.nan_to_num(radiance, posinf=6e4), BRIGHTEST * radiance.mean())
     theta = (np.arange(height) + 0.5) / height * np.pi
     phi = (np.arange(width) + 0.5) / width * 2.0 * np.pi
     theta, phi = np.meshgrid(theta, phi, indexing="ij")
@@ -96,25 +100,18 @@ def sample_lights(environments: Float[Tensor, "m 9 3"], n: int, generator: torch
     """Draw n lights: two environments mixed, turned about the vertical and tilted,
     and a lamp mostly from above and the front.
     """
-    device = environments.device
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, device=device)
-
-    def gauss(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device)
-
-    first, second = (torch.randint(len(environments), (n,), generator=generator, device=device) for _ in range(2))
-    mix = (uniform(n, 1, 1) * 1.6 - 0.8).clamp(0.0, 1.0)
+    draw = Draw(n, generator)
+    first, second = (draw.index(len(environments)) for _ in range(2))
+    mix = draw.uniform(-0.8, 0.8, 1, 1).clamp(0.0, 1.0)
     environment = torch.lerp(environments[first], environments[second], mix)
     # half of the rooms are greyer than the maps, which are mostly strongly tinted
     grey = environment @ environment.new_tensor(LUMINANCE)
-    environment = torch.lerp(environment, grey[..., None].expand_as(environment), uniform(n, 1, 1) * 0.9)
-    yaw = uniform(n) * (2.0 * torch.pi)
-    forward = normalize(torch.stack([yaw.sin(), gauss(n) * 0.35, yaw.cos()], dim=-1), dim=-1)
-    up = torch.stack([gauss(n) * 0.35, -torch.ones(n, device=device), gauss(n) * 0.35], dim=-1)
+    environment = torch.lerp(environment, grey[..., None].expand_as(environment), draw.uniform(0.0, 0.9, 1, 1))
+    yaw = draw.uniform(0.0, 2.0 * torch.pi)
+    forward = normalize(torch.stack([yaw.sin(), draw.gauss(0.35), yaw.cos()], dim=-1), dim=-1)
+    up = torch.stack([draw.gauss(0.35), -torch.ones_like(yaw), draw.gauss(0.35)], dim=-1)
     right = normalize(torch.linalg.cross(-up, forward), dim=-1)
     turn = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-2)
-    lamp = gauss(n, 3) + torch.tensor([0.0, -0.7, -0.7], device=device)
-    strength = uniform(n, 1).pow(1.5) * 2.2 * (uniform(n, 1) < 0.85)
-    return SceneLights(environment, turn, normalize(lamp, dim=-1), strength * warmth_to_colour(gauss(n) * 0.35))
+    lamp = draw.gauss(1.0, 3) + turn.new_tensor([0.0, -0.7, -0.7])
+    strength = draw.uniform(0, 1, 1).pow(1.5) * 2.2 * (draw.uniform(0, 1, 1) < 0.85)
+    return SceneLights(environment, turn, normalize(lamp, dim=-1), strength * warmth_to_colour(draw.gauss(0.35)))

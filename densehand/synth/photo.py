@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate, pad
 
+from .chance import Draw
+
 # ITU-T T.81, Annex K
 _LUMA_TABLE = (
     (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),
@@ -35,6 +37,12 @@ def to_linear(srgb: Tensor) -> Tensor:
 def to_srgb(linear: Tensor) -> Tensor:
     """Linear light → sRGB by the power 1/2.2; negative light counts as none."""
     return linear.clamp_min(1e-6) ** (1.0 / 2.2)
+
+
+def pixel_grid(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """x (1,1,s) and y (1,s,1) of the pixels' centres in crop units."""
+    axis = (torch.arange(size, device=device) + 0.5) * (2.0 / size) - 1.0
+    return axis.view(1, 1, -1), axis.view(1, -1, 1)
 
 
 def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
@@ -66,18 +74,16 @@ def defocus(images: Float[Tensor, "n 3 s s"], strength: Float[Tensor, " n"]) -> 
     return torch.lerp(torch.lerp(images, soft, strength.clamp(0, 1)), strong, (strength - 1).clamp(0, 1))
 
 
-def motion_blur(
-    images: Float[Tensor, "n 3 s s"], motion: Float[Tensor, "n 2"], steps: int = 5
-) -> Float[Tensor, "n 3 s s"]:
-    """Average `steps` copies shifted along `motion` (crop units: the picture is 2 wide), edges replicated."""
+def motion_blur(images: Float[Tensor, "n 3 s s"], motion: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3 s s"]:
+    """Average five copies shifted along `motion` (crop units: the picture is 2 wide), edges replicated."""
     n, _, height, width = images.shape
     identity = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(n, 2, 3)
     grid = torch.nn.functional.affine_grid(identity, [n, 3, height, width], align_corners=False)
     total = torch.zeros_like(images)
-    for step in range(steps):
-        shift = motion * (step / (steps - 1) - 0.5)
+    for share in (-0.5, -0.25, 0.0, 0.25, 0.5):
+        shift = motion * share
         total += grid_sample(images, grid + shift[:, None, None], padding_mode="border", align_corners=False)
-    return total / steps
+    return total / 5
 
 
 def lose_resolution(images: Float[Tensor, "n 3 s s"], size: int, smooth: bool = True) -> Float[Tensor, "n 3 s s"]:
@@ -168,8 +174,8 @@ def phone(
     smooth, sharpen, shade = (value.view(n, 1, 1, 1) for value in (smooth, sharpen, shade))
     flat = torch.lerp(images, gaussian_blur(images, 0.9), smooth)
     flat = torch.lerp(gaussian_blur(flat, 1.3), flat, 1.0 + sharpen)
-    axis = (torch.arange(size, device=images.device) + 0.5) * (2.0 / size) - 1.0
-    return flat * (1.0 - 0.5 * shade * (axis[:, None] ** 2 + axis[None] ** 2))
+    x, y = pixel_grid(size, images.device)
+    return flat * (1.0 - 0.5 * shade * (y**2 + x**2))
 
 
 def photograph(
@@ -182,14 +188,9 @@ def photograph(
     Strengths are drawn per picture from `generator`; what must be one value for a slice of the batch (sizes, slices)
     from `chance`, on the host, so that nothing waits for the device.
     """
-    n, size, device = len(images), images.shape[-1], images.device
-
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(n, generator=generator, device=device) * (high - low) + low
-
-    def gauss(scale: float, *shape: int) -> Tensor:
-        return torch.randn(n, *shape, generator=generator, device=device) * scale
-
+    n, size = len(images), images.shape[-1]
+    draw = Draw(n, generator)
+    uniform, gauss = draw.uniform, draw.gauss
     images = defocus(images, (uniform(-1.0, 1.3) + (uniform(0, 1) < 0.12) * uniform(0.0, 1.0)).clamp(0.0, 2.0))
     motion = gauss(0.06, 2)
     for rows in _some(n, 0.12, chance):

@@ -22,6 +22,8 @@ from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
 from densehand.hand.keypoints import FINGERS
 from densehand.hand.model import HandModel
 
+from .chance import Draw
+
 # MANO's joints run index, middle, little, ring, thumb
 FINGER_ROWS = {"index": 0, "middle": 3, "ring": 9, "little": 6, "thumb": 12}
 
@@ -120,11 +122,8 @@ def sample_angles(
     """
     device, dtype = hand.limits_lower.device, hand.limits_lower.dtype
 
-    def gauss(*shape: int) -> Tensor:
-        return torch.randn(n, *shape, generator=generator, device=device, dtype=dtype)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=generator, device=device, dtype=dtype)
+    draw = Draw(n, generator, dtype)
+    uniform, gauss = draw.uniform, draw.gauss
 
     def draw_family() -> Tensor:
         return torch.multinomial(weights, n, replacement=True, generator=generator)
@@ -137,24 +136,24 @@ def sample_angles(
 
     family = draw_family()
     guest = draw_family()
-    swapped = (uniform(1) < 0.25) & (uniform(5) < 0.4)
+    swapped = (uniform(0, 1, 1) < 0.25) & (uniform(0, 1, 5) < 0.4)
     curl = torch.where(swapped[:, 1:, None], curls[guest], curls[family])
     thumb = torch.where(swapped[:, :1], thumbs[guest], thumbs[family])
-    noise = noises[family][:, None] * (0.4 + uniform(1)) * spread
+    noise = noises[family][:, None] * (0.4 + uniform(0, 1, 1)) * spread
 
     # all fingers share a part of the noise; some hands are simply more closed than their family
     curl = (
         curl
-        + noise[..., None] * (0.6 * gauss(1, 2) + 0.8 * gauss(4, 2))
-        + (12.0 * uniform(1, 1)) * (uniform(1, 1) < 0.3)
+        + noise[..., None] * (gauss(0.6, 1, 2) + gauss(0.8, 4, 2))
+        + uniform(0.0, 12.0, 1, 1) * (uniform(0, 1, 1, 1) < 0.3)
     )
     mcp, pip = curl.unbind(-1)
     pip = torch.where(pip < 0, 0.3 * pip, pip)
-    dip = pip * (0.6 + 0.12 * gauss(4)) + 2.0 * gauss(4)
+    dip = pip * (0.6 + gauss(0.12, 4)) + gauss(2.0, 4)
     room = (1.0 - mcp.clamp_min(0.0) / 80.0).clamp(0.12, 1.0)
     fan = torch.tensor([1.0, 0.12, -0.6, -1.15], device=device, dtype=dtype)
-    abduction = room * ((spreads[family][:, None] + 3.0 * gauss(1)) * fan + 2.5 * gauss(4))
-    thumb = thumb + noise * torch.tensor([0.8, 0.8, 0.5, 0.8, 1.0], device=device, dtype=dtype) * gauss(5)
+    abduction = room * ((spreads[family][:, None] + gauss(3.0, 1)) * fan + gauss(2.5, 4))
+    thumb = thumb + noise * torch.tensor([0.8, 0.8, 0.5, 0.8, 1.0], device=device, dtype=dtype) * gauss(1.0, 5)
 
     angles = torch.zeros(n, 15, 3, device=device, dtype=dtype)
     for column, finger in enumerate(FINGERS[1:]):
@@ -164,14 +163,14 @@ def sample_angles(
     angles[:, FINGER_ROWS["thumb"], :] = thumb[:, :3]
     angles[:, FINGER_ROWS["thumb"] + 1, 0] = thumb[:, 3]
     angles[:, FINGER_ROWS["thumb"] + 2, 0] = thumb[:, 4]
-    angles = angles + gauss(15, 3) * torch.tensor([0.0, 0.5, 1.5], device=device, dtype=dtype)
+    angles = angles + gauss(1.0, 15, 3) * torch.tensor([0.0, 0.5, 1.5], device=device, dtype=dtype)
     angles = angles * (math.pi / 180)
 
     if anchors is not None and len(anchors):
-        anchor = anchors.to(angles)[torch.randint(len(anchors), (n,), generator=generator, device=device)]
+        anchor = anchors.to(angles)[draw.index(len(anchors))]
         reach = torch.tensor([6.0, 2.5, 2.0], device=device, dtype=dtype) * (math.pi / 180) * spread
-        near = anchor + reach * uniform(1, 1) * (0.5 * gauss(1, 3) + gauss(15, 3))
-        chosen = uniform(1, 1) < share
+        near = anchor + reach * uniform(0, 1, 1, 1) * (gauss(0.5, 1, 3) + gauss(1.0, 15, 3))
+        chosen = uniform(0, 1, 1, 1) < share
         angles = torch.where(chosen, near, angles)
         family = torch.where(chosen[:, 0, 0], len(FAMILIES), family)
     return torch.minimum(torch.maximum(angles, hand.limits_lower), hand.limits_upper), family
@@ -253,26 +252,21 @@ def sample_rotations(
     Upright hands turn evenly about the vertical, so palm, back and both edges are equally frequent. A share
     `known_share` takes the place of all these: viewpoints around `known` ones (unit quaternions), about 20° away.
     """
-
-    def gauss(*shape: int) -> Tensor:
-        return torch.randn(n, *shape, generator=generator, device=device)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=generator, device=device)
-
-    anyhow, spare = (torch.nn.functional.normalize(gauss(4), dim=-1) for _ in range(2))
+    draw = Draw(n, generator)
+    uniform, gauss = draw.uniform, draw.gauss
+    anyhow, spare = (torch.nn.functional.normalize(gauss(1.0, 4), dim=-1) for _ in range(2))
     # the arm's axis (+y of the hand) straight towards the camera hides the hand behind its sleeve: draw once more
     w, x, y, z = anyhow.unbind(-1)
     anyhow = torch.where((2.0 * (y * z + w * x) < -0.7)[:, None], spare, anyhow)
     zero = torch.zeros(n, device=device)
-    yaw = torch.stack([zero, uniform() * (2.0 * math.pi), zero], dim=-1)
-    pitch = torch.stack([gauss() * 0.5, zero, zero], dim=-1)
-    roll = torch.stack([zero, zero, gauss() * 0.7], dim=-1)
+    yaw = torch.stack([zero, uniform(0.0, 2.0 * math.pi), zero], dim=-1)
+    pitch = torch.stack([gauss(0.5), zero, zero], dim=-1)
+    roll = torch.stack([zero, zero, gauss(0.7)], dim=-1)
     turns = [roma.rotvec_to_unitquat(axis) for axis in (roll, pitch, yaw)]
     up = roma.quat_xyzw_to_wxyz(roma.quat_product(roma.quat_product(turns[0], turns[1]), turns[2]))
-    views = torch.where(uniform(1) < upright, up, anyhow)
+    views = torch.where(uniform(0, 1, 1) < upright, up, anyhow)
     if known is None or not len(known) or not known_share:
         return views
-    chosen = roma.quat_wxyz_to_xyzw(known[torch.randint(len(known), (n,), generator=generator, device=device)])
-    turned = roma.quat_product(roma.rotvec_to_unitquat(_VIEW_SPREAD * gauss(3)), chosen)
-    return torch.where(uniform(1) < known_share, roma.quat_xyzw_to_wxyz(turned), views)
+    chosen = roma.quat_wxyz_to_xyzw(known[draw.index(len(known))])
+    turned = roma.quat_product(roma.rotvec_to_unitquat(gauss(_VIEW_SPREAD, 3)), chosen)
+    return torch.where(uniform(0, 1, 1) < known_share, roma.quat_xyzw_to_wxyz(turned), views)

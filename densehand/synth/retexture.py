@@ -93,6 +93,11 @@ class GivenHands:
     shape: Float[Tensor, "n 10"]
     rotation: Float[Tensor, "n 4"]
 
+    def split(self, size: int) -> list[GivenHands]:
+        """At most `size` of the hands after each other, to be shown in their own skins."""
+        parts = zip(self.pose.split(size), self.shape.split(size), self.rotation.split(size), strict=True)
+        return [GivenHands(*part) for part in parts]
+
     def paint(self, colour: Float[Tensor, "p 3"], meshes: Meshes, covered: Covered) -> Float[Tensor, "p 3"]:
         """The rendered sRGB colours of the covered pixels as they are."""
         return colour

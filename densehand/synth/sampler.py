@@ -16,9 +16,10 @@ from densehand.errors import InputError
 from densehand.hand.model import HandModel, quaternion_to_matrix
 from densehand.network.mesh import MeshParameters, encode
 
-from .backdrop import Draw, clutter, made_up_backdrops, occluders, other_hands, photo_backdrops
+from .backdrop import clutter, made_up_backdrops, occluders, other_hands, photo_backdrops
 from .batch import SynthBatch
 from .body import HandBody
+from .chance import Draw
 from .config import SynthConfig
 from .light import LUMINANCE, even_light, load_environments, sample_lights
 from .photo import gaussian_blur, photograph, to_linear, to_srgb

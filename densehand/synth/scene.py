@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .chance import Draw
+
 # rings of the forearm: the wrist's loop, then bare skin; the sleeve's first ring shares its place with the skin's last
 _SKIN_RINGS = 3
 _SLEEVE_RINGS = 3
@@ -53,13 +55,8 @@ def build_forearms(
     """
     n, count, _ = loop.shape
     device, dtype = loop.device, loop.dtype
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=generator, device=device, dtype=dtype) * (high - low) + low
-
-    def gauss(scale: float) -> Tensor:
-        return torch.randn(n, generator=generator, device=device, dtype=dtype) * scale
-
+    draw = Draw(n, generator, dtype)
+    uniform, gauss = draw.uniform, draw.gauss
     # down the arm in the hand frame (+y), bent in flexion (about x) and towards the little finger or the thumb (about
     # z)
     flexion, deviation = gauss(0.42).clamp(-1.1, 1.1), gauss(0.20).clamp(-0.5, 0.5)
@@ -122,8 +119,9 @@ def forearm_faces(
     return numbers[faces], sleeve
 
 
-def sphere_topology(rings: int = 9, segments: int = 16) -> tuple[Float[Tensor, "v 2"], Int[Tensor, "f 3"]]:
+def sphere_topology() -> tuple[Float[Tensor, "v 2"], Int[Tensor, "f 3"]]:
     """Latitude and longitude (radians) of a sphere's vertices and its outward faces."""
+    rings, segments = 9, 16
     latitude = torch.linspace(-0.5 * math.pi, 0.5 * math.pi, rings)
     longitude = torch.arange(segments) * (2.0 * math.pi / segments)
     angles = torch.stack(torch.meshgrid(latitude, longitude, indexing="ij"), dim=-1).reshape(-1, 2)
@@ -155,11 +153,8 @@ def build_objects(
     Sized so that they touch the inside of the grasp. Where `held` is false the object is a point at infinity, which
     draws nothing. Returns the vertices and their coordinates in the object's own frame, half-axes 1 (for patterns).
     """
-    n, device = len(joints), joints.device
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=generator, device=device, dtype=joints.dtype) * (high - low) + low
-
+    draw = Draw(len(joints), generator, joints.dtype)
+    uniform = draw.uniform
     knuckles = joints[:, [5, 9, 13, 17]]
     across = normalize(knuckles[:, 0] - knuckles[:, 3], dim=-1)
     finger = normalize(knuckles.mean(1) - joints[:, 0], dim=-1)
@@ -172,7 +167,7 @@ def build_objects(
     centre = torch.lerp(palm + 0.03 * palm_side, (palm + middles + tips) / 3, 0.6)
     reach = torch.stack([(centre - part).norm(dim=-1) for part in (palm, middles, tips)]).amin(0)
     radius = (reach - 0.008).clamp(0.008, 0.055) * uniform(0.9, 1.15)
-    kind = torch.randint(4, (n,), generator=generator, device=device)  # cylinder, ball, box, pen
+    kind = draw.index(4)  # cylinder, ball, box, pen
     one = torch.ones_like(radius)
     length = torch.where(kind == 1, radius, uniform(0.04, 0.12))
     half_axes = torch.stack([radius, radius * torch.where(kind == 2, uniform(0.4, 1.0), one), length], dim=-1)
@@ -187,7 +182,7 @@ def build_objects(
     centre = torch.where(pen, grip - 0.045 * pen_axis, centre)
     half_axes = torch.where(pen, thin, half_axes)
 
-    axis = normalize(axis + 0.12 * torch.randn(n, 3, generator=generator, device=device, dtype=joints.dtype), dim=-1)
+    axis = normalize(axis + draw.gauss(0.12, 3), dim=-1)
     side = normalize(torch.linalg.cross(axis, finger + 0.01), dim=-1)
     frame = torch.stack([side, torch.linalg.cross(axis, side), axis], dim=-1)
     unit = superquadric(angles, power)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,19 @@ def to_uint8(batch: SynthBatch) -> UInt8[np.ndarray, "n s s 3"]:
     return (batch.images.permute(0, 2, 3, 1) * 255.0).round().byte().cpu().numpy()
 
 
-def contact_sheet(pictures: UInt8[np.ndarray, "n s s 3"], columns: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """All pictures in rows, on white where the last row is not full."""
-    count, size = pictures.shape[:2]
+def contact_sheet(
+    pictures: UInt8[np.ndarray, "n h w 3"] | Sequence[UInt8[np.ndarray, "h w 3"]],
+    columns: int | None = None,
+    ground: int = 255,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """All pictures, of one size, in rows; `ground` (0 black, 255 white) where the last row is not full."""
+    stacked = np.asarray(pictures)
+    count, height, width = stacked.shape[:3]
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    full = np.full((rows * columns, size, size, 3), 255, np.uint8)
-    full[:count] = pictures
-    return full.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
+    full = np.full((rows * columns, height, width, 3), ground, np.uint8)
+    full[:count] = stacked
+    return full.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
 def labels(batch: SynthBatch, index: int, name: str, mask: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .chance import Draw
 from .photo import to_linear
 
 TEXTURE_SIZE = 512
@@ -138,27 +139,21 @@ def sample_looks(
     """Draw n skins, tones evenly over `tones`, all types. `darkness_of_texture` ranks textures,
     so dark tones mostly get dark-skinned ones.
     """
-    device = darkness_of_texture.device
-
-    def uniform(low: float, high: float, columns: int = 1) -> Tensor:
-        return torch.rand(n, columns, generator=generator, device=device) * (high - low) + low
-
-    def gauss(scale: float, columns: int = 1) -> Tensor:
-        return torch.randn(n, columns, generator=generator, device=device) * scale
-
-    tone = uniform(*tones)[:, 0]
-    back = tone_colour(tone) * torch.exp(gauss(0.10) + gauss(0.05, 3))
-    redness = gauss(0.06)
+    draw = Draw(n, generator)
+    uniform, gauss = draw.uniform, draw.gauss
+    tone = uniform(*tones)
+    back = tone_colour(tone) * torch.exp(gauss(0.10, 1) + gauss(0.05, 3))
+    redness = gauss(0.06, 1)
     back = back * torch.cat([1.0 + redness, 1.0 - 0.5 * redness, 1.0 - redness], dim=1)
     # the palm has little melanin: the darker the skin, the more it differs
     bare = tone_colour(0.15 + 0.45 * tone) * back.new_tensor([1.05, 0.92, 0.90])
-    palm = torch.lerp(back, bare, uniform(0.25, 0.75)) * torch.exp(gauss(0.06))
+    palm = torch.lerp(back, bare, uniform(0.25, 0.75, 1)) * torch.exp(gauss(0.06, 1))
     # nearest texture in darkness, with enough slack that every texture meets many tones
     closeness = -(tone[:, None] - darkness_of_texture[None]).abs() / 0.15
-    spin = -torch.log(-torch.log(torch.rand(closeness.shape, generator=generator, device=device).clamp(1e-6, 1 - 1e-6)))
+    spin = -torch.log(-torch.log(uniform(0.0, 1.0, closeness.shape[1]).clamp(1e-6, 1 - 1e-6)))
     texture = (closeness + spin).argmax(dim=1)
     nail = palm * back.new_tensor([1.12, 1.0, 1.02]) + 0.05
-    varnish = (uniform(0, 1) < 0.08).float()
+    varnish = (uniform(0, 1, 1) < 0.08).float()
     nail = torch.lerp(nail, to_linear(uniform(0.05, 0.95, 3)), varnish)
     return SkinLook(
         texture=texture,
@@ -166,12 +161,12 @@ def sample_looks(
         back=back.clamp(0.01, 0.95),
         palm=palm.clamp(0.01, 0.95),
         nail=nail.clamp(0.01, 0.95),
-        nail_cover=torch.maximum(uniform(0.2, 0.75), varnish),
-        structure=uniform(0.35, 0.95),
-        mottling=uniform(0.02, 0.09),
-        blush=uniform(0.0, 0.8),
-        crease=uniform(0.2, 1.0),
-        bump=uniform(0.3, 1.0),
-        gloss=uniform(0.1, 1.0).square(),
+        nail_cover=torch.maximum(uniform(0.2, 0.75, 1), varnish),
+        structure=uniform(0.35, 0.95, 1),
+        mottling=uniform(0.02, 0.09, 1),
+        blush=uniform(0.0, 0.8, 1),
+        crease=uniform(0.2, 1.0, 1),
+        bump=uniform(0.3, 1.0, 1),
+        gloss=uniform(0.1, 1.0, 1).square(),
         noise_shift=uniform(0.0, 1.0, 2),
     )

@@ -17,14 +17,14 @@ SHOWN, SIDE = 8, 192  # pictures a sheet, and the side of each in pixels
 
 
 @torch.no_grad()
-def sample_sheet(network: DHPE, batch: TrainingBatch, count: int = SHOWN) -> UInt8[np.ndarray, "h w 3"]:
+def sample_sheet(network: DHPE, batch: TrainingBatch) -> UInt8[np.ndarray, "h w 3"]:
     """Pictures of a batch, spread over its kinds, in columns of three.
 
     Above the labelled keypoints, in the middle the refined 2D keypoints, below the mesh's skeleton. Unlabelled ones are
     drawn small; nothing is drawn where there is no hand (label above, the network's opinion below), and no skeleton on
     pictures shown as the other hand, which the mesh does not learn.
     """
-    rows = torch.linspace(0, len(batch) - 1, min(count, len(batch))).round().long().to(batch.images.device)
+    rows = torch.linspace(0, len(batch) - 1, min(SHOWN, len(batch))).round().long().to(batch.images.device)
     with evaluating(network):
         estimate = network(batch.images[rows])
     pictures = (batch.images[rows].permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()

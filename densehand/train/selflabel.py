@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from densehand.camera import HOUSE_PADDING
-from densehand.data.fits import Fits, box_size, estimate_keypoint_map, house_crop
+from densehand.data.fits import Fits, box_size, estimate_keypoint_map, house_crop, ramp
 from densehand.errors import InputError
 from densehand.hand.articulate import place
 from densehand.hand.levenberg import minimise
@@ -37,6 +37,7 @@ from densehand.views import Answers, View, consensus, from_crop, to_crop
 
 LOOKS = (View(zoom=0.92, turn=-20), View(zoom=1.12, turn=20))
 BOX = 2 / HOUSE_PADDING  # the box in the house's crop
+LOT = 256  # hands fitted at a time
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,6 @@ class Labelled:
     agreeing: Float[Tensor, " n"]
     followed: Float[Tensor, " n"]
     noise: Noise
-
-
-def ramp(value: Tensor, none: float, full: float) -> Tensor:
-    """0 at `none`, 1 at `full`, straight between; `none` may be the larger."""
-    return ((value - none) / (full - none)).clamp(0, 1)
 
 
 def measure_noise(gap: Float[Tensor, "n 21"], spread: Float[Tensor, "n 21"], share: float, floor: float) -> Noise:
@@ -170,9 +166,7 @@ def label_photos(
     keypoints: Float[Tensor, "n 21 2"],
     answers: Answers,
     believed: Bool[Tensor, " n"] | None = None,
-    rule: Rule | None = None,
     only: int | None = None,
-    chunk: int = 256,
 ) -> Labelled:
     """Labels of n right hands from a teacher's keypoints and a network's answers to `house_crop`s of them.
 
@@ -181,7 +175,7 @@ def label_photos(
 
     Raises InputError where the answers are of other hands, of a single look, or hardly any hand is seen alike.
     """
-    rule, count = rule or Rule(), len(keypoints)
+    rule, count = Rule(), len(keypoints)
     if answers.keypoints.shape[1] != count:
         raise InputError(f"answers on {answers.keypoints.shape[1]} hands for {count} photos; look at them again")
     if len(answers.keypoints) < 2:
@@ -210,7 +204,7 @@ def label_photos(
     noise = measure_noise(gap[finite], spread[finite], rule.share, rule.floor)
     network_noise = noise.network + noise.growth * spread.square()
     fitted, points, carried = h.clone(), network.clone(), teacher.clone()
-    for rows in finite.nonzero().squeeze(1).split(chunk):
+    for rows in finite.nonzero().squeeze(1).split(LOT):
         fitted[rows], points[rows], carried[rows] = draw_together(
             hand, h[rows], (teacher[rows], noise.teacher.expand(len(rows), 21)),
             (network[rows], network_noise[rows]), keypoint_map, rule,

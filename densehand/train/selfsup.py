@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import roma
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -32,6 +33,7 @@ from densehand.network.mesh import MeshParameters
 from densehand.synth.config import WIDE
 from densehand.synth.retexture import Likeness, look_at_seeds
 from densehand.synth.sampler import Synthesizer
+from densehand.synth.sheet import contact_sheet
 from densehand.views import from_crop
 
 
@@ -201,7 +203,7 @@ def reseeded(
     return replace(records.select(slice(0)), images=empty(0, size, size, 3), masks=masks, silhouettes=masks)
 
 
-def sheet(source: Reseeder, seeds: int, generator: Generator) -> UInt8[Tensor, "h w 3"]:
+def sheet(source: Reseeder, seeds: int, generator: Generator) -> UInt8[np.ndarray, "h w 3"]:
     """Seeds and their new samples side by side, `seeds` rows: the photo, then its children."""
     children = source.how.children
     state = generator.get_state()
@@ -210,5 +212,5 @@ def sheet(source: Reseeder, seeds: int, generator: Generator) -> UInt8[Tensor, "
     pictures = source.records(seeds * children, generator).images.permute(0, 3, 1, 2).float()
     photos = source.images[chosen[::children]].permute(0, 3, 1, 2).float()
     photos = torch.nn.functional.interpolate(photos, size=tuple(pictures.shape[-2:]), mode="bilinear", antialias=True)
-    rows = torch.cat([photos[:, None], pictures.unflatten(0, (seeds, children))], dim=1)
-    return rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).round().clamp(0, 255).byte()
+    rows = torch.cat([photos[:, None], pictures.unflatten(0, (seeds, children))], dim=1).round().clamp(0, 255).byte()
+    return contact_sheet(rows.flatten(0, 1).permute(0, 2, 3, 1).cpu().numpy(), 1 + children)
