@@ -3,7 +3,8 @@
     python benchmarks/bench_predict.py demo_photos/*.jpg [--mediapipe PYTHON] [--csv results/speed.csv]
 
 MediaPipe 0.10.21 pins an old numpy, so it lives in an environment of its own; `--mediapipe` names that environment's
-interpreter. Each figure is the median over `--repeat` calls after three to warm up, one photo at a time.
+interpreter. Each figure is the median over `--repeat` calls after three to warm up, one photo at a time. Estimates and
+overlays take turns, so that their ratio holds on a busy machine, too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+ESTIMATE = "dhpe-lite, photo to meshes"
+OVERLAY = "overlay of a photo, drawn"
 MEDIAPIPE = """
 import json, sys, time
 from statistics import median
@@ -43,13 +46,19 @@ print(json.dumps(figures))
 
 def milliseconds(work: Callable[[], object], repeat: int) -> float:
     """Median time of `work`."""
-    times = []
+    return in_turns([work], repeat)[0]
+
+
+def in_turns(works: list[Callable[[], object]], repeat: int) -> list[float]:
+    """Median time of each, one after the other in every repetition."""
+    times: list[list[float]] = [[] for _ in works]
     for turn in range(3 + repeat):
-        start = time.perf_counter()
-        work()
-        if turn >= 3:
-            times.append(1000 * (time.perf_counter() - start))
-    return median(times)
+        for work, taken in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            if turn >= 3:
+                taken.append(1000 * (time.perf_counter() - start))
+    return [median(taken) for taken in times]
 
 
 def ours(paths: list[str], repeat: int) -> dict[str, float]:
@@ -75,9 +84,9 @@ def ours(paths: list[str], repeat: int) -> dict[str, float]:
                 crop = torch.rand(1, 3, side, side).contiguous(memory_format=torch.channels_last)
                 figures[f"{name}, one {side}-px crop"] = milliseconds(lambda n=network, c=crop: n(c), repeat)
     estimator = HandEstimator("dhpe-lite", device="cpu")
-    figures["dhpe-lite, photo to meshes"] = milliseconds(lambda: [estimator(p) for p in photos], repeat) / len(photos)
     found = [(photo, estimator(photo)) for photo in photos]
-    figures["overlay of a photo, drawn"] = milliseconds(lambda: [draw_overlay(*one) for one in found], 5) / len(photos)
+    both = in_turns([lambda: [estimator(p) for p in photos], lambda: [draw_overlay(*one) for one in found]], repeat)
+    figures[ESTIMATE], figures[OVERLAY] = (each / len(photos) for each in both)
     detector.net.engine = None  # the same without ONNX Runtime
     with torch.inference_mode():
         alone = copy.deepcopy(estimator.network)
@@ -107,6 +116,7 @@ def main() -> None:
         figures |= json.loads(answer.stdout.splitlines()[-1])
     for name, value in figures.items():
         print(f"{value:8.1f} ms  {name}")
+    print(f"{figures[OVERLAY] / figures[ESTIMATE]:8.2f}     times as long as the photo's estimate takes its overlay")
     if options.csv:
         from densehand.evaluate import append_rows
 

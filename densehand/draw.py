@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from densehand.hand.keypoints import BONES
@@ -19,8 +19,21 @@ MESH_COLOURS = {"right": (240, 186, 140), "left": (140, 190, 240)}
 LABEL_COLOURS = {"right": (196, 98, 24), "left": (28, 96, 190)}
 
 MESH_ALPHA = 0.72
+AMBIENT = np.float32(0.30)
+LAMPS = np.array([[-0.45, -0.65, -0.61], [0.7, 0.1, -0.7]])  # towards each, camera axes
+STRENGTHS = np.array([[0.62], [0.20]])
+SPECULAR, SHININESS = 0.24, 24  # of Blinn and Phong's highlight
+
+_HALFWAYS = (LAMPS + [0, 0, -1]) / np.linalg.norm(LAMPS + [0, 0, -1], axis=1, keepdims=True)
+# Times a normal: each lamp's light, and the 24th root of its highlight (the 24th power: the 3rd, squared three times).
+# Where a lamp gives no light its highlight is below 1e-8 and needs no test; 0.1^24 is nothing, too, but no denormal
+# number, with which processors are slow.
+_AXES = -np.concatenate([LAMPS * STRENGTHS, _HALFWAYS * (255 * SPECULAR * STRENGTHS) ** (1 / SHININESS)])
+_AXES = _AXES.astype(np.float32)
+_FLOORS = np.array([[0], [0], [0.1], [0.1]], np.float32)
 _LARGEST_RENDER = 768  # side of the mesh picture, pixels: bounds time and memory whatever the photo
-_STRIPE = 256  # rows blended at a time
+_STRIPE = 32  # rows blended at a time: what they need stays in the processor's cache
+_BLOCK = 8192  # pixels lit at a time: likewise
 _SHIFT = 4  # cv2 draws at 1/16 pixel
 
 
@@ -75,32 +88,64 @@ def draw_mesh(picture: UInt8[np.ndarray, "H W 3"], hand: Hand, alpha: float = ME
     zooms = np.array([size[1] / w, size[0] / h, 1], dtype=np.float32)
     shaded = _shade(hand, (screen - np.array([*low, 0], dtype=np.float32)) * zooms, size)
     shaded = cv2.resize(shaded, (w, h), interpolation=cv2.INTER_AREA if zoom >= 1 else cv2.INTER_LINEAR)
-    part = picture[low[1] : high[1], low[0] : high[0]]
-    for rows in (slice(top, top + _STRIPE) for top in range(0, h, _STRIPE)):  # a whole 8K photo would need gigabytes
-        colour, coverage = shaded[rows, :, :3], shaded[rows, :, 3:] * np.float32(alpha / 255)
-        part[rows] = np.rint(part[rows] * (1 - coverage) + colour * np.float32(alpha)).astype(np.uint8)
+    _blend(picture[low[1] : high[1], low[0] : high[0]], shaded, alpha)
+
+
+def _blend(part: UInt8[np.ndarray, "h w 3"], shaded: UInt8[np.ndarray, "h w 4"], alpha: float) -> None:
+    """Lay colour × coverage and coverage (0…255) over a part of the picture, in place."""
+    keeps = 1 - np.arange(256, dtype=np.float32) * np.float32(alpha / 255)
+    for top in range(0, len(part), _STRIPE):
+        coverage = cv2.extractChannel(shaded[top : top + _STRIPE], 3)
+        left, _, width, _ = cv2.boundingRect(coverage)
+        if width == 0:
+            continue
+        columns = slice(left, left + width)
+        rows, over = (picture[top : top + _STRIPE, columns] for picture in (part, shaded))
+        kept = cv2.cvtColor(cv2.LUT(coverage[:, columns], keeps), cv2.COLOR_GRAY2RGB)
+        kept = cv2.multiply(rows, kept, kept, dtype=cv2.CV_32F)
+        colour = cv2.cvtColor(over, cv2.COLOR_RGBA2RGB).astype(np.float32)
+        rows[...] = cv2.addWeighted(kept, 1, colour, alpha, 0, dtype=cv2.CV_8U)  # rounds to nearest
 
 
 def _shade(hand: Hand, screen: Float[np.ndarray, "V 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 4"]:
     """Colour × coverage and coverage (0…255) of the mesh, lit softly from the upper left behind the camera."""
     import torch
 
-    from densehand.render import Lights, rasterise, shade, vertex_normals
+    from densehand.render import vertex_normals
+    from densehand.render.single import see
 
-    lights = Lights(
-        ambient=torch.full((3,), 0.30),
-        directions=torch.tensor([[-0.45, -0.65, -0.61], [0.7, 0.1, -0.7]]),
-        colors=torch.tensor([[0.62] * 3, [0.20] * 3]),
-        specular=torch.tensor(0.24),
-        shininess=24,
-    )
-    corners, faces = torch.from_numpy(screen.astype(np.float32)), torch.from_numpy(hand.faces)
-    normals = vertex_normals(torch.from_numpy(hand.vertices), faces)  # of the metric mesh: the screen has two units
-    colour = torch.tensor(MESH_COLOURS[hand.side]) / 255
-    fragments = rasterise(corners, faces, size)
-    lit = shade(fragments, corners, faces, lights=lights, colors=colour, normals=normals)
-    shaded = torch.cat([lit.clamp(0, 1), fragments.mask[..., None].to(lit)], dim=-1)
-    return (shaded * 255).round().byte().numpy()
+    # of the metric mesh: the screen has two units
+    normals = vertex_normals(torch.from_numpy(hand.vertices), torch.from_numpy(hand.faces)).numpy()
+    picture = np.empty(size, np.uint32)
+    for band in see(screen, hand.faces, size, normals):
+        lit = _light(band.values, MESH_COLOURS[hand.side]).view(np.uint32)[:, 0]
+        lit.take(band.column, mode="wrap", out=picture[band.rows])  # -1 is the last one, which is empty
+    return picture.view(np.uint8).reshape(*size, 4)
+
+
+@np.errstate(invalid="ignore")  # a normal of no length
+def _light(normals: Float32[np.ndarray, "3 n"], colour: tuple[int, int, int]) -> UInt8[np.ndarray, "n+1 4"]:
+    """Colour and 255 of pixels with these normals (of any length) as `render.shade` lights them, and a row of zeros."""
+    count = normals.shape[1]
+    pixels = np.zeros((count + 1, 4), np.uint8)
+    albedo = np.array(colour, np.float32)[:, None]
+    channels = np.full((4, _BLOCK), 255, np.float32)
+    for start in range(0, count, _BLOCK):
+        some = normals[:, start : start + _BLOCK]
+        size = some.shape[1]
+        length = np.sqrt(np.einsum("ij,ij->j", some, some))
+        given = np.einsum("ij,jk->ik", _AXES, some)  # no BLAS, whose threads cost more than they save here
+        given /= np.copysign(length, some[2])  # the axes point away; so insides are lit as outsides are
+        np.fmax(given, _FLOORS, out=given)  # where there is no normal, too
+        diffuse, lobes = given[:2], given[2:]
+        lobes *= lobes * lobes
+        for _ in range(3):
+            lobes *= lobes
+        np.multiply(albedo, diffuse[0] + diffuse[1] + AMBIENT, out=channels[:3, :size])
+        channels[:3, :size] += lobes[0] + lobes[1]
+        rounded = cv2.convertScaleAbs(channels[:, :size])
+        pixels[start : start + size] = cv2.merge(list(rounded[:, None]))[0]
+    return pixels
 
 
 def draw_skeleton(
@@ -119,13 +164,13 @@ def draw_skeleton(
     thick = max(1.0, size * 0.014)
     rim = max(1, round(thick * 0.45)) if size >= 90 else 0
     confidence = np.ones(21) if confidence is None else np.clip(confidence, 0, 1)
+    points = _fixed(keypoints)
     for colour_of in ((lambda _: (20, 20, 24)), _finger_colour) if rim else (_finger_colour,):
         grow = rim if colour_of is not _finger_colour else 0
         for parent, child in BONES:
-            ends = _fixed(keypoints[[parent, child]])
             width = max(1, round(thick) + 2 * grow)
-            cv2.line(picture, ends[0], ends[1], colour_of(child), width, cv2.LINE_AA, _SHIFT)
-        for index, point in enumerate(_fixed(keypoints)):
+            cv2.line(picture, points[parent], points[child], colour_of(child), width, cv2.LINE_AA, _SHIFT)
+        for index, point in enumerate(points):
             radius = (thick * (0.75 + 0.55 * confidence[index]) + grow) * 2**_SHIFT
             cv2.circle(picture, point, max(2**_SHIFT // 2, round(radius)), colour_of(index), -1, cv2.LINE_AA, _SHIFT)
 

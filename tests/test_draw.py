@@ -1,12 +1,18 @@
 """Overlays: what is drawn lies where the hand is, at every size."""
 
 import dataclasses
+import warnings
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from hands import make_hand
 
+from densehand import draw
 from densehand.draw import FINGER_COLOURS, LABEL_COLOURS, draw_label, draw_mesh, draw_overlay, draw_skeleton, hand_size
+from densehand.render import Lights, rasterise, shade, vertex_normals
+from densehand.result import Hand
 
 GREY = 128
 
@@ -17,6 +23,83 @@ def grey(height: int, width: int) -> np.ndarray:
 
 def changed(picture: np.ndarray) -> np.ndarray:
     return np.abs(picture.astype(int) - GREY).max(axis=-1) > 8
+
+
+def draw_mesh_plainly(picture: np.ndarray, hand: Hand, alpha: float = draw.MESH_ALPHA) -> None:
+    """The naive twin of `draw_mesh`: rendered by torch, front and back, lit and blended in floating point."""
+    screen = hand.screen_vertices()
+    low = np.maximum(np.floor(screen[:, :2].min(axis=0)) - 1, 0).astype(int)
+    high = np.minimum(np.ceil(screen[:, :2].max(axis=0)) + 1, picture.shape[1::-1]).astype(int)
+    w, h = (high - low).tolist()
+    zoom = min(768 / max(w, h), 4.0)
+    size = max(1, round(h * zoom)), max(1, round(w * zoom))
+    zooms = np.array([size[1] / w, size[0] / h, 1], dtype=np.float32)
+    corners = torch.from_numpy((screen - np.array([*low, 0], dtype=np.float32)) * zooms)
+    faces = torch.from_numpy(hand.faces)
+    lights = Lights(
+        ambient=torch.full((3,), draw.AMBIENT.item()),
+        directions=torch.from_numpy(draw.LAMPS).float(),
+        colors=torch.from_numpy(draw.STRENGTHS).float().expand(2, 3),
+        specular=torch.tensor(draw.SPECULAR),
+        shininess=draw.SHININESS,
+    )
+    seen = rasterise(corners, faces, size)
+    colour = torch.tensor(draw.MESH_COLOURS[hand.side]) / 255
+    normals = vertex_normals(torch.from_numpy(hand.vertices), faces)
+    lit = shade(seen, corners, faces, lights=lights, colors=colour, normals=normals).clamp(0, 1)
+    shaded = (torch.cat([lit, seen.mask[..., None].to(lit)], dim=-1) * 255).round().byte().numpy()
+    shaded = cv2.resize(shaded, (w, h), interpolation=cv2.INTER_AREA if zoom >= 1 else cv2.INTER_LINEAR)
+    part = picture[low[1] : high[1], low[0] : high[0]]
+    coverage = shaded[..., 3:] * np.float32(alpha / 255)
+    part[...] = np.rint(part * (1 - coverage) + shaded[..., :3] * np.float32(alpha)).astype(np.uint8)
+
+
+def assert_same_picture(found: np.ndarray, expected: np.ndarray) -> None:
+    """But for rounding, and for single pixels where surfaces touch."""
+    off = np.abs(found.astype(int) - expected).max(axis=-1)
+    assert (off > 0).mean() < 5e-4 and (off > 1).sum() <= 3
+
+
+@pytest.mark.parametrize("pixels", [9, 60, 350, 1000])  # rendered 4, 4, 2 times as large and 0.7 times
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_mesh_is_what_the_naive_twin_draws(side, pixels):
+    for seed in range(3):
+        turn = tuple(np.random.default_rng(seed).normal(size=3))
+        hand = make_hand(side, (pixels + 50, pixels + 20), pixels, turn=turn, seed=seed)
+        photo = np.random.default_rng(seed).integers(0, 256, (pixels + 50, pixels + 20, 3), dtype=np.uint8)
+        found, expected = photo.copy(), photo.copy()
+        alpha = (1 / 3, 0.72, 1.0)[seed]  # whole pixels of colour then never lie half-way between two levels
+        draw_mesh(found, hand, alpha)
+        draw_mesh_plainly(expected, hand, alpha)
+        assert (expected != photo).any()
+        assert_same_picture(found, expected)
+
+
+def test_an_open_mesh_across_the_border_is_what_the_naive_twin_draws():
+    whole = make_hand(center=(30, 200), pixels=260, turn=(1.4, 0.3, 0.2))
+    centres = whole.vertices[whole.faces].mean(axis=1)
+    hand = dataclasses.replace(whole, faces=whole.faces[centres[:, 2] > np.median(centres[:, 2])])  # only its far half
+    found, expected, closed = grey(240, 320), grey(240, 320), grey(240, 320)
+    draw_mesh(found, hand)
+    draw_mesh_plainly(expected, hand)
+    draw_mesh(closed, whole)
+    assert_same_picture(found, expected)
+    assert changed(found).any() and (np.abs(found.astype(int) - closed).max(axis=-1) > 8).mean() > 0.01
+
+
+def test_two_hands_are_what_the_naive_twin_draws():
+    hands = [make_hand("left", pixels=150, seed=1), make_hand("right", pixels=170, turn=(0.3, 1.0, 1.2), seed=2)]
+    found, expected = draw_overlay(grey(240, 320), hands, skeleton=False, label=False), grey(240, 320)
+    for hand in sorted(hands, key=lambda hand: -hand.translation[2]):
+        draw_mesh_plainly(expected, hand)
+    assert_same_picture(found, expected)
+
+
+def test_a_surface_without_a_normal_has_the_ambient_light():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lit = draw._light(np.zeros((3, 2), np.float32), (200, 100, 50))
+    np.testing.assert_array_equal(lit, [[60, 30, 15, 255], [60, 30, 15, 255], [0, 0, 0, 0]])
 
 
 @pytest.mark.parametrize("pixels", [12, 40, 500])
