@@ -44,7 +44,7 @@ def crop_image(
     r = min(max(int(shrink), 1), max(patch.shape[:2]))
     if r > 1:
         patch = cv2.copyMakeBorder(patch, 0, -patch.shape[0] % r, 0, -patch.shape[1] % r, mode)
-        patch = cv2.resize(patch, (patch.shape[1] // r, patch.shape[0] // r), interpolation=cv2.INTER_AREA)
+        patch = _block_means(patch, r)
     samples = math.ceil(min(shrink / r, 2) / 1.125)
     fine = size * samples
     to_image = crop.crop_to_image_affine(fine)
@@ -61,6 +61,16 @@ def crop_image(
 def crop_mask(mask: Bool[np.ndarray, "H W"], crop: Crop, size: int) -> UInt8[np.ndarray, "s s"]:
     """The crop of a mask, `size`² bytes: 255 where it is, in between at its edge."""
     return crop_image(np.repeat(mask.astype(np.uint8)[..., None] * 255, 3, axis=2), crop, size)[..., 0]
+
+
+def _block_means(image: np.ndarray, r: int) -> np.ndarray:
+    """Means of r × r pixels, of an image whose sides are multiples of r: by halves first, which cv2 does four times as
+    fast as other blocks, rounded each time."""
+    while r > 1:
+        step = r if r % 2 else 2
+        image = cv2.resize(image, (image.shape[1] // step, image.shape[0] // step), interpolation=cv2.INTER_AREA)
+        r //= step
+    return image
 
 
 def _region(image: np.ndarray, crop: Crop, margin: float) -> tuple[np.ndarray, np.ndarray]:

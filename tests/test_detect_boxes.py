@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densehand.detect.boxes import intersections, peaks, suppress
 from densehand.detect.evaluate import average_precision
-from densehand.detect.model import REFERENCE_SIZE, STRIDE, DetectorOutput
+from densehand.detect.model import REFERENCE_SIZE, STRIDE, DetectorOutput, boxes_of
 from densehand.metrics import box_iou
 
 coordinate = st.integers(-50, 300).map(float)
@@ -120,6 +121,35 @@ def test_peaks_agree_with_the_naive_twin(seed):
         np.testing.assert_allclose(found.scores, [e[0] for e in expected], rtol=1e-6)
         np.testing.assert_allclose(found.boxes, [e[1] for e in expected], rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(found.right, [e[2] for e in expected], rtol=1e-5)
+
+
+def peaks_of_torch(output, threshold):
+    """Each picture's boxes, scores and probabilities of a right hand, from whole maps."""
+    score = output.centre_logit.sigmoid()
+    is_peak = (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score) & (score >= threshold)
+    for b, mask in enumerate(is_peak):
+        order = score[b, mask].argsort(descending=True, stable=True)
+        yield boxes_of(output)[b, :, mask].T[order], score[b, mask][order], output.side_logit[b, mask].sigmoid()[order]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 2**31 - 1), st.sampled_from([(1, 1), (1, 7), (9, 2), (12, 12)]), st.sampled_from([0.05, 0.5, 0.95])
+)
+def test_peaks_are_those_of_whole_maps(seed, grid, threshold):
+    """Also of maps that are level in places, at their edges, of wild sizes, and where an answer is no number."""
+    output = random_output(seed, *grid)
+    generator = torch.Generator().manual_seed(seed)
+    level = torch.rand(2, *grid, generator=generator) < 0.3
+    odd = output.centre_logit.mul(8).round().div(2).masked_fill(level, 4.0)
+    odd[torch.rand(2, *grid, generator=generator) < 0.05] = torch.nan
+    output = output._replace(centre_logit=odd, log_size=5 * output.log_size)
+    found, expected = peaks(output, threshold), list(peaks_of_torch(output, threshold))
+    assert len(found) == len(expected) == 2
+    for mine, theirs in zip(found, expected, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            assert a.dtype == np.float32
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3 if a.ndim == 2 else 0)
 
 
 def test_peaks_are_limited_to_the_best():

@@ -8,8 +8,8 @@ import torch
 
 from densehand.hand.model import quaternion_to_matrix
 from densehand.hand.vector_skeleton import FEW
-from densehand.network.mesh import NUM_PARAMETERS, decode, encode
-from densehand.network.single import decode_one, encode_one
+from densehand.network.mesh import NUM_PARAMETERS, ROTATION, decode, encode
+from densehand.network.single import decode_few, decode_one, encode_one
 from densehand.network.zoo import load_model
 
 
@@ -55,3 +55,13 @@ def test_one_hand_is_decoded_and_encoded_as_batches_are(seed):
     np.testing.assert_allclose(found.pose.ravel(), expected.pose[0], atol=1e-12)
     np.testing.assert_allclose(found.turn, quaternion_to_matrix(expected.rotation)[0], atol=1e-12)
     np.testing.assert_allclose(encode_one(found), encode(expected)[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("wild", [0.1, 1.0, 5.0])
+def test_few_hands_are_decoded_as_batches_are(wild):
+    h = wild * torch.randn(FEW, NUM_PARAMETERS, generator=torch.Generator().manual_seed(0))
+    h[0, ROTATION] = torch.tensor([-1.0, 0.0, 0.0, 0.0])  # no rotation at all
+    h[1, 3], h[2, 56], h[3, 59] = torch.nan, torch.inf, 200.0
+    for found, expected in zip(decode_few(h), decode(h), strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6, equal_nan=True)

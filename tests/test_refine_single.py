@@ -15,7 +15,7 @@ from densehand.hand.vector_skeleton import skeleton_of
 from densehand.network.mesh import NUM_PARAMETERS, POSE, skeleton_in_crop
 from densehand.refine.fast import FastProblem, FastWeights, refine_fast, refine_together
 from densehand.refine.refined import Refined
-from densehand.refine.single import SingleProblem, refine_alone
+from densehand.refine.single import SingleProblem, _solved, refine_alone
 
 SEEDS = st.integers(0, 2**31 - 1)
 
@@ -147,6 +147,7 @@ def test_rotations_are_romas(hand: HandModel, seed: int, size: float) -> None:
     expected = roma.rotvec_to_rotmat(vectors)
     found = rotations.matrices(vectors.numpy())
     np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(rotations.matrix(vectors[0].numpy()), expected[0], atol=1e-12)
     quaternions = rotations.quaternions(found)
     np.testing.assert_allclose(np.linalg.norm(quaternions, axis=-1), 1, atol=1e-12)
     assert (quaternions[:, 0] >= 0).all()
@@ -160,3 +161,17 @@ def test_rotations_are_romas(hand: HandModel, seed: int, size: float) -> None:
         rotation_from_angles(a, axes) for a in (torch.from_numpy(angles), pose_to_anatomical(vectors.flatten(), hand))
     )
     torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("least", [1.0, 1e-9, 1e-20])
+def test_a_system_is_solved_however_small_its_pivots(least: float) -> None:
+    rng = np.random.default_rng(0)
+    turned = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    matrix, right = np.zeros((7, 7)), rng.standard_normal(7)
+    matrix[:6, :6], matrix[6, 6] = turned * [1, 2, 3, 4, 5, 6] @ turned.T, least
+    np.testing.assert_allclose(_solved(matrix, right), np.linalg.solve(matrix, right), rtol=1e-9)
+
+
+def test_a_system_without_a_solution_is_refused() -> None:
+    with pytest.raises(np.linalg.LinAlgError):
+        _solved(np.diag([1.0, 0.0]), np.ones(2))

@@ -3,15 +3,17 @@
 Boxes are ``[x0, y0, x1, y1]`` in continuous pixels.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from densehand.detect.model import DetectorOutput, boxes_of
+from densehand.detect.model import REFERENCE_SIZE, STRIDE, DetectorOutput
+from densehand.network.calibration import sigmoid
+
+_AROUND = np.indices((3, 3)).reshape(2, 9)  # of a cell in a map: its own and its neighbours' places in the bordered one
 
 
 class Candidates(NamedTuple):
@@ -48,6 +50,8 @@ def suppress(
     hand. Boxes of less than ``smallest_ratio`` of the other's area are spared by the second rule: that is a far hand
     before or behind a near one.
     """
+    if len(boxes) < 2:
+        return np.arange(len(boxes))
     order = np.argsort(-scores, kind="stable")
     area, common = areas(boxes), intersections(boxes, boxes)
     smaller, larger = np.minimum(area[:, None], area), np.maximum(area[:, None], area)
@@ -64,22 +68,24 @@ def suppress(
 
 
 def peaks(output: DetectorOutput, threshold: float, limit: int = 100) -> list[Candidates]:
-    """Local maxima (3×3) of the centre map at or above ``threshold``, at most ``limit`` of each picture, best first."""
-    score = output.centre_logit.float().sigmoid()
-    is_peak = (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score) & (score >= threshold)
-    boxes = boxes_of(output).float()
-    right = output.side_logit.float().sigmoid()
+    """Local maxima (3×3) of the centre map at or above ``threshold`` (between 0 and 1), at most ``limit`` of each
+    picture, best first.
+
+    By numpy on any device's answers, which are small: torch would wake its threads for a map of some hundred cells, and
+    wait for them where the cores are busy. Only the cells of a peak are read of the other answers.
+    """
+    least = math.log(threshold / (1 - threshold))
     found = []
-    for b in range(score.shape[0]):
-        rows, columns = torch.nonzero(is_peak[b], as_tuple=True)
-        values = score[b, rows, columns]
-        order = torch.argsort(values, descending=True, stable=True)[:limit]
-        rows, columns = rows[order], columns[order]
-        found.append(
-            Candidates(
-                boxes[b, :, rows, columns].T.cpu().numpy(),
-                values[order].cpu().numpy(),
-                right[b, rows, columns].cpu().numpy(),
-            )
-        )
+    for centre, shift, size, side in zip(*(value.float().cpu().numpy() for value in output[:4]), strict=True):
+        rows, columns = np.nonzero(centre >= least)
+        bordered = np.full((centre.shape[0] + 2, centre.shape[1] + 2), -np.inf, np.float32)
+        bordered[1:-1, 1:-1] = centre
+        values = centre[rows, columns]
+        best = np.flatnonzero(values == bordered[rows[:, None] + _AROUND[0], columns[:, None] + _AROUND[1]].max(axis=1))
+        best = best[np.argsort(-values[best], kind="stable")[:limit]]
+        rows, columns = rows[best], columns[best]
+        middle = STRIDE * (np.stack([columns, rows], 1) + np.float32(0.5) + shift[:, rows, columns].T)
+        half = 0.5 * REFERENCE_SIZE * np.exp(size[:, rows, columns].T.clip(-4, 4))
+        boxes = np.concatenate([middle - half, middle + half], axis=1).astype(np.float32)
+        found.append(Candidates(boxes, *sigmoid(np.stack([values[best], side[rows, columns]]))))
     return found

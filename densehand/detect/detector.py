@@ -218,9 +218,13 @@ def cut_by_window(
     has them whole."""
     dx, dy = margin * window.width, margin * window.height
     right, below = window.x + window.width, window.y + window.height
-    return (
-        ((boxes[:, 0] < window.x + dx) & (window.x > 0))
-        | ((boxes[:, 1] < window.y + dy) & (window.y > 0))
-        | ((boxes[:, 2] > right - dx) & (right < width))
-        | ((boxes[:, 3] > below - dy) & (below < height))
-    )
+    cut = np.zeros(len(boxes), bool)
+    if window.x > 0:
+        cut |= boxes[:, 0] < window.x + dx
+    if window.y > 0:
+        cut |= boxes[:, 1] < window.y + dy
+    if right < width:
+        cut |= boxes[:, 2] > right - dx
+    if below < height:
+        cut |= boxes[:, 3] > below - dy
+    return cut

@@ -16,15 +16,17 @@ _JOINTS = [KEYPOINT_SOURCE.index(joint) for joint in range(16)]  # where the joi
 
 
 class SkinnedMesh:
-    """The constants of a hand model's mesh, float32."""
+    """The constants of a hand model's mesh, float32; x, y and z of all vertices are three rows, added up as a whole."""
 
     def __init__(self, model: HandModel) -> None:
         self.skeleton = skeleton_of(model)
-        template, shape_dirs, pose_dirs, self.weights, self.joints, self.joint_dirs = (
+        template, shape_dirs, pose_dirs, weights, self.joints, self.joint_dirs = (
             buffer.detach().cpu().float().numpy() for buffer in _own_buffers(model)
         )
-        self.template, self.shape_dirs = template.ravel(), shape_dirs.reshape(template.size, -1)
-        self.pose_dirs = pose_dirs.reshape(template.size, -1)
+        self.template, self.weights = template.T.ravel(), np.ascontiguousarray(weights.T)
+        self.shape_dirs, self.pose_dirs = (
+            np.ascontiguousarray(dirs.swapaxes(0, 1)).reshape(template.size, -1) for dirs in (shape_dirs, pose_dirs)
+        )
 
     def __call__(
         self,
@@ -40,10 +42,10 @@ class SkinnedMesh:
         rest = self.template + self.shape_dirs @ shape
         if self.pose_dirs.shape[1]:
             rest = rest + self.pose_dirs @ (local - _EYE).ravel().astype(np.float32)
-        bones = np.concatenate([turns, shifts[..., None]], axis=-1).reshape(16, 12).astype(np.float32)
-        moved = (self.weights @ bones).reshape(-1, 3, 4)
-        vertices = (moved[..., :3] @ rest.reshape(-1, 3, 1))[..., 0] + moved[..., 3]
-        return vertices, points
+        bones = np.concatenate([turns, shifts[..., None]], axis=-1).astype(np.float32)  # 16 3 4
+        moved = (bones.transpose(2, 1, 0).reshape(12, 16) @ self.weights).reshape(4, 3, -1)
+        moved[:3] *= rest.reshape(3, 1, -1)
+        return np.ascontiguousarray(moved.sum(0).T), points
 
 
 def _own_buffers(model: HandModel) -> tuple[Tensor, ...]:

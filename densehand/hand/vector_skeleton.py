@@ -24,6 +24,8 @@ FEW = 8
 
 T = TypeVar("T")
 _EYE = np.eye(3)
+# x and y of w × p: by the entries of p and, within them, of the product (rows), and those of w (columns)
+_ACROSS = np.array([[0, 0, 0], [0, 0, 1], [0, 0, -1], [0, 0, 0], [0, 1, 0], [-1, 0, 0]], np.float64)
 
 
 class Posed(NamedTuple):
@@ -33,8 +35,7 @@ class Posed(NamedTuple):
     vectors: Float64[np.ndarray, "q 3"]  # turned and scaled
     turns: Float64[np.ndarray, "16 3 3"]
     local: Float64[np.ndarray, "15 3 3"]
-    sine: Float64[np.ndarray, "15 3"]
-    cosine: Float64[np.ndarray, "15 3"]
+    lines: Float64[np.ndarray, "15 3 3"]  # columns: what each angle turns about, as the joint's parent holds it
     scale: float
 
 
@@ -49,7 +50,7 @@ class VectorSkeleton:
         joints, dirs, tips, tip_shape, tip_pose, self.axes, lower, upper = (
             buffer.detach().cpu().double().numpy() for buffer in skeleton_buffers(model)
         )
-        self.axes_t = np.ascontiguousarray(self.axes.transpose(0, 2, 1))
+        self.waves = _waves(self.axes)
         self.lower, self.upper = lower.ravel(), upper.ravel()
         parents = np.array(JOINT_PARENTS[1:])
         # vectors 0…15 lead to the joints: the wrist's place, then from each joint's parent to it, held by the parent
@@ -63,7 +64,9 @@ class VectorSkeleton:
         tip, bone = np.nonzero(used)
         self.at = np.concatenate([starts, own[tip, bone]])
         self.dirs = np.concatenate([start_dirs, own_dirs[tip, bone]])
+        self.flat_dirs = self.dirs.reshape(-1, self.dirs.shape[-1])
         self.bone = np.concatenate([[0], parents, bone])
+        self.parents = self.bone[1:16]
 
         # reach[k, q] = 1 where vector q is on the way from the wrist to joint k
         reach = np.zeros((16, len(self.at)))
@@ -78,7 +81,7 @@ class VectorSkeleton:
         self.sums = np.concatenate([reach, to_tips])[list(KEYPOINT_SOURCE)]
         # a joint's turn carries the vectors of its own bone and of those that hang on it
         carried = reach[self.bone, 1:16]
-        self.arms = (self.sums[:, None] * carried.T).reshape(21 * 15, -1)
+        self.arms = (self.sums * carried.T[:, None]).reshape(15 * 21, -1)
         self.pose_dirs = None
         if tip_pose.shape[-1] and tip_pose.any():
             self.pose_dirs = np.zeros((len(self.at), 3, 135))
@@ -92,15 +95,13 @@ class VectorSkeleton:
         scale: float,
     ) -> Posed:
         """The hand of anatomical `angles` (radians) and `shape`, under the rotation `turn`, times `scale`."""
-        sine, cosine = np.sin(angles), np.cos(angles)
-        (sf, sa, st), (cf, ca, ct) = sine.T, cosine.T
-        own = np.empty((15, 3, 3))  # as `anatomy.rotation_from_angles`
-        own[:, 0, 0], own[:, 0, 1], own[:, 0, 2] = ca * ct, -ca * st, sa
-        own[:, 1, 0], own[:, 1, 1], own[:, 1, 2] = cf * st + sf * sa * ct, cf * ct - sf * sa * st, -sf * ca
-        own[:, 2, 0], own[:, 2, 1], own[:, 2, 2] = sf * st - cf * sa * ct, sf * ct + cf * sa * st, cf * ca
-        local = self.axes_t @ own @ self.axes
+        wave = np.ones((3, 3, 15))  # of each angle 1, sine and cosine, as `_waves` wants them
+        np.sin(angles.T, out=wave[:, 1])
+        np.cos(angles.T, out=wave[:, 2])
+        products = (wave[0, :, None, None] * wave[1, :, None] * wave[2]).reshape(27, 15)
+        local, lines = (self.waves @ products.T[..., None]).reshape(15, 2, 3, 3).swapaxes(0, 1)
         points, vectors, turns = self.place(local, shape, turn, scale)
-        return Posed(points, vectors, turns, local, sine, cosine, scale)
+        return Posed(points, vectors, turns, local, lines, scale)
 
     def place(
         self,
@@ -114,42 +115,57 @@ class VectorSkeleton:
         turns[0] = turn
         for first in (1, 2, 3):  # five chains of three (`keypoints.JOINT_PARENTS`), joint by joint
             held = turn if first == 1 else turns[first - 1 : -1 : 3]
-            turns[first::3] = held @ local[first - 1 :: 3]
-        at = self.at + self.dirs @ shape
+            np.matmul(held, local[first - 1 :: 3], out=turns[first::3])
+        at = self.at + (self.flat_dirs @ shape).reshape(-1, 3)
         if self.pose_dirs is not None:
-            at = at + self.pose_dirs @ (local - _EYE).ravel()
+            at += self.pose_dirs @ (local - _EYE).ravel()
         vectors = (turns[self.bone] @ (scale * at)[..., None])[..., 0]
         return self.sums @ vectors, vectors, turns
 
     def slopes(self, posed: Posed, by: Float64[np.ndarray, "21 2 p"]) -> None:
         """Write how far x and y of the points move a radian of each angle and a unit of shape into by[:, :, :55]."""
-        (sf, sa, _), (cf, ca, _) = posed.sine.T, posed.cosine.T
-        own = np.zeros((15, 3, 3))  # as `articulate._lines`
-        own[:, 0, 0] = 1
-        own[:, 1, 1], own[:, 1, 2] = cf, sf
-        own[:, 2, 0], own[:, 2, 1], own[:, 2, 2] = sa, -sf * ca, cf * ca
-        inner = own @ self.axes
-        lines = inner @ posed.turns[self.bone[1:16]].transpose(0, 2, 1)
-        (lx, ly, lz), (ax, ay, az) = lines.transpose(2, 0, 1), _split(self.arms @ posed.vectors)
-        by[:, 0, :45] = (ly * az - lz * ay).reshape(21, 45)
-        by[:, 1, :45] = (lz * ax - lx * az).reshape(21, 45)
+        across = (_ACROSS @ posed.turns[self.parents] @ posed.lines).reshape(15, 3, 6)
+        moves = (self.arms @ posed.vectors).reshape(15, 21, 3) @ across
+        by[:, :, :45].reshape(21, 2, 15, 3)[:] = moves.reshape(15, 21, 2, 3).transpose(1, 2, 0, 3)
         flat = posed.scale * posed.turns[self.bone, :2]
         if self.pose_dirs is not None:
-            by[:, :, :45] += self._corrections(posed, inner, flat)
+            by[:, :, :45] += self._corrections(posed, flat)
         by[:, :, 45:55] = (self.sums @ (flat @ self.dirs).reshape(-1, 20)).reshape(21, 2, 10)
 
-    def _corrections(self, posed: Posed, lines: np.ndarray, flat: np.ndarray) -> Float64[np.ndarray, "21 2 45"]:
+    def _corrections(self, posed: Posed, flat: np.ndarray) -> Float64[np.ndarray, "21 2 45"]:
         """What the pose blend shapes (MANO's) add to the derivatives by the angles."""
         assert self.pose_dirs is not None
-        columns = posed.local.transpose(0, 2, 1)[:, None]
-        turned = np.cross(lines[:, :, None], columns).swapaxes(-1, -2).reshape(15, 3, 9)  # of each angle
+        lines, columns = (turned.transpose(0, 2, 1) for turned in (posed.lines, posed.local))
+        turned = np.cross(lines[:, :, None], columns[:, None]).swapaxes(-1, -2).reshape(15, 3, 9)  # of each angle
         moved = np.einsum("qcjm,jnm->qcjn", self.pose_dirs.reshape(-1, 3, 15, 9), turned)
         found: np.ndarray = (self.sums @ (flat @ moved.reshape(-1, 3, 45)).reshape(-1, 90)).reshape(21, 2, 45)
         return found
 
 
-def _split(arms: Float64[np.ndarray, "315 3"]) -> Float64[np.ndarray, "3 21 15 1"]:
-    return arms.T.reshape(3, 21, 15, 1)
+def sideways(points: Float64[np.ndarray, "n 3"], lines: Float64[np.ndarray, "3 k"]) -> Float64[np.ndarray, "n 2 k"]:
+    """How far x and y of points move a radian of turning about each line (columns)."""
+    return (points @ (_ACROSS @ lines).reshape(3, -1)).reshape(len(points), 2, -1)
+
+
+def _waves(axes: Float64[np.ndarray, "15 3 3"]) -> Float64[np.ndarray, "15 18 27"]:
+    """Factors of the products (1, sin or cos φ) · (1, sin or cos α) · (1, sin or cos τ) of a joint's angles, 27 in all:
+    every entry of its rotation Rot_f · Rot_a · Rot_t (`anatomy.rotation_from_angles`; nine rows), and of the lines that
+    it turns about (`articulate._lines`, as columns; nine more), is a sum of some of them."""
+    one = np.array([1.0, 0.0, 0.0])  # of a wave 1, sine, cosine
+    about = []
+    for axis in _EYE:  # Rot = 1 + sin [axis]× + (1 − cos) [axis]×²
+        cross = np.cross(axis, _EYE).T
+        about.append(np.stack([_EYE + cross @ cross, cross, -cross @ cross]))
+    first, second, third = about
+    rotation = np.einsum("fpq,aqr,trs->psfat", first, second, third)
+    lines = np.zeros_like(rotation)
+    lines[:, 0] = np.einsum("p,f,a,t->pfat", _EYE[0], one, one, one)
+    lines[:, 1] = np.einsum("fp,a,t->pfat", first[:, :, 1], one, one)
+    lines[:, 2] = np.einsum("fpq,aq,t->pfat", first, second[:, :, 2], one)
+    table = np.empty((15, 2, 3, 3, 27))
+    table[:, 0] = np.einsum("jpa,pqw,jqb->jabw", axes, rotation.reshape(3, 3, 27), axes)
+    table[:, 1] = np.einsum("jpa,pqw->jaqw", axes, lines.reshape(3, 3, 27))
+    return table.reshape(15, 18, 27)
 
 
 def remade(

@@ -26,10 +26,16 @@ from densehand.network.mesh import (
     SCALE,
     SHAPE,
     TRANSLATION,
+    MeshParameters,
     MeshRegressor,
+    decode,
 )
 
 _R0 = matrix_of(np.array(R0))
+_IDENTITY = np.array([1, 0, 0, 0], np.float32)
+_UNITS = torch.zeros(4, NUM_PARAMETERS)
+_UNITS[:, ROTATION] = torch.from_numpy(np.eye(4, dtype=np.float32) - _IDENTITY)
+_TIMES_R0 = decode(_UNITS).rotation.numpy()  # a quaternion's product with R0 is linear in it
 
 
 class Placed(NamedTuple):
@@ -46,6 +52,18 @@ def decode_one(h: Float64[np.ndarray, "63"]) -> Placed:
     """`mesh.decode` of one hand."""
     turn = matrix_of(h[ROTATION] + (1.0, 0.0, 0.0, 0.0)) @ _R0
     return Placed(h[POSE].reshape(15, 3), h[SHAPE], turn, S0 * float(np.exp(h[SCALE])), h[TRANSLATION])
+
+
+def decode_few(h: Float[Tensor, "b 63"]) -> MeshParameters:
+    """`mesh.decode` of a few hands on the CPU, float32."""
+    rows = h.float().numpy()
+    quaternion = rows[:, ROTATION] + _IDENTITY
+    length = np.sqrt(np.einsum("bi,bi->b", quaternion, quaternion))[:, None]
+    with np.errstate(all="ignore"):  # of h that is not finite
+        rotation = quaternion / np.maximum(length, np.float32(1e-8)) @ _TIMES_R0
+        scale = np.float32(S0) * np.exp(rows[:, SCALE])
+    arrays = (rows[:, POSE], rows[:, SHAPE], rotation, scale, rows[:, TRANSLATION])
+    return MeshParameters(*map(torch.from_numpy, arrays))
 
 
 def encode_one(placed: Placed) -> Float64[np.ndarray, "63"]:
@@ -81,9 +99,10 @@ class SingleRegressor(Shortcut):
             self._regress(self.seen @ one + self.bias, start)
             for one, start in zip(features.numpy(), keypoints.numpy(), strict=True)
         ]
+        # hand by hand, iterates of one kind → one iterate a tensor
         all_j, all_h, all_y = (
-            [torch.from_numpy(np.stack(column)).to(features) for column in zip(*(row[k] for row in rows), strict=True)]
-            for k in range(3)
+            [torch.from_numpy(np.array(one, np.float32)) for one in zip(*column, strict=True)]
+            for column in zip(*rows, strict=True)
         )
         return all_j, all_h, all_y
 
