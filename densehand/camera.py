@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT_FOCAL_FACTOR",
     "ERROR_CROP",
     "HOUSE_PADDING",
+    "SHOWN",
     "Crop",
     "can_be_shown",
     "default_focal",
@@ -33,7 +34,8 @@ __all__ = [
 # its stabilised video and most laptop webcams (55–65°), and cropped or edited pictures, which only narrow it.
 DEFAULT_FOCAL_FACTOR = 0.85
 
-HOUSE_PADDING = 1.5  # side of the crop that the estimator is shown, over the larger side of the hand's box
+HOUSE_PADDING = 1.5  # side of the crop whose units the estimator speaks in, over the larger side of the hand's box
+SHOWN = 0.9  # of that crop's side, what the network is shown: fewer pixels beside the hand (tools/measure_looks.py)
 ERROR_CROP = 224.0  # side, in pixels, of the house's crop in which 2D errors are told; half of it is a crop unit
 
 Array = Any  # np.ndarray | Tensor: the answer is of the kind of the input

@@ -1,4 +1,7 @@
-"""The network on crops of photos: pixels in, its answer on the CPU out."""
+"""The network on crops of photos: pixels in, its answer on the CPU out.
+
+Asked for a crop, the network is shown the middle `SHOWN` of it; what it says is carried to the units of the whole crop.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from densehand.camera import Crop
+from densehand.camera import SHOWN, Crop
 from densehand.hand import HandModel
 from densehand.hand.numpy_skin import mesh_of
 from densehand.hand.vector_skeleton import FEW
 from densehand.network.engine import to_batch
-from densehand.network.mesh import MeshParameters, decode
+from densehand.network.mesh import MeshParameters, decode, rescaled
+from densehand.network.single import decode_few
 from densehand.photo import Photo
 from densehand.refine.modes import FAST, PAPER
 from densehand.resample import crop_image
@@ -44,7 +48,8 @@ class Meshes:
     @cached_property
     def parameters(self) -> MeshParameters:
         """Decoded; of another hand model fitted to the joints of the own one."""
-        parameters = decode(self.h)
+        few = self.h.device.type == "cpu" and len(self.h) <= FEW
+        parameters = decode_few(self.h) if few else decode(self.h)
         if self.hand is self.own:
             return parameters
         joints = self.own.skeleton(parameters.pose, parameters.shape, parameters.rotation)
@@ -80,7 +85,7 @@ class Meshes:
 class CropAnswer:
     """What the network says of one crop (crop units and metres, a right hand)."""
 
-    keypoints: np.ndarray  # the refiner's last 2D skeleton, nearer to the photo than the mesh's projection
+    keypoints: np.ndarray  # `Estimate.keypoints_2d`, nearer to the photo than the mesh's projection
     confidence: np.ndarray  # probability of each keypoint (`network.calibration`)
     weight: np.ndarray  # the network's raw confidence, which refinement goes by
     code: np.ndarray  # the network's own 63 numbers
@@ -122,14 +127,15 @@ class CropReader:
         size = self.network.config.input_size
         for start in range(0, len(crops), self.batch):
             part = crops[start : start + self.batch]
-            pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in part])
+            shown = [(index, replace(crop, half_side=SHOWN * crop.half_side)) for index, crop in part]
+            pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in shown])
             images = to_batch(pixels, self.device)
             estimate = self.network(images)
             refined = self._refined(images, estimate, refine)
             read = self._read(estimate, refined, [crop.mirrored for _, crop in part])
             if refined is not None:
                 notes = zip(read, _notes(PAPER, refined), strict=True)
-                read = [replace(answer, refinement=note) for answer, note in notes]
+                read = [replace(answer, refinement=note.scaled(SHOWN)) for answer, note in notes]
             answers += read
         return answers
 
@@ -152,8 +158,8 @@ class CropReader:
     def consensus(
         self, photos: Sequence[Photo], crops: list[tuple[int, Crop]], answers: list[CropAnswer]
     ) -> list[CropAnswer]:
-        """The answers with the mean over five views of each crop in place of mesh, keypoints and confidence."""
-        from densehand.views import REACH, STRAIGHT, consensus, look, to_crop
+        """The answers with the mean over several views of each crop in place of mesh, keypoints and confidence."""
+        from densehand.views import CONSENSUS, REACH, consensus, look, to_crop
 
         agreed: list[CropAnswer] = []
         size = round(REACH * self.network.config.input_size)
@@ -164,7 +170,7 @@ class CropReader:
             images = torch.from_numpy(pixels).to(self.device)
             centre = torch.zeros(len(part), 2, device=self.device)
             half = torch.full((len(part),), 1 / REACH, device=self.device)
-            mesh, keypoints, confidence = consensus(look(self.network, images, centre, half, STRAIGHT, masks=False))
+            mesh, keypoints, confidence = consensus(look(self.network, images, centre, half, CONSENSUS, masks=False))
             points, sure = (keypoints * REACH).float().cpu().numpy(), confidence.float().cpu().numpy()
             meshes = self._meshes(to_crop(mesh, centre, half))
             likely = self.network.calibration.keypoints(sure)
@@ -182,14 +188,14 @@ class CropReader:
     def _read(self, estimate: Estimate, refined: Refined | None, mirrored: list[bool]) -> list[CropAnswer]:
         """Bring a batch's answers to the CPU, one a crop, their scores calibrated."""
         if refined is None:
-            meshes = self._meshes(estimate.parameters[-1], estimate.skeletons[-1])
+            meshes = self._meshes(rescaled(estimate.parameters[-1], SHOWN), SHOWN * estimate.skeletons[-1])
         else:
-            meshes = self._meshes(refined.h)
+            meshes = self._meshes(rescaled(refined.h, SHOWN))
         calibration = self.network.calibration
         columns: dict[str, np.ndarray] = {
             name: value.float().cpu().numpy()
             for name, value in {
-                "keypoints": estimate.keypoints[-1], "confidence": estimate.keypoint_confidence,
+                "keypoints": SHOWN * estimate.keypoints_2d, "confidence": estimate.keypoint_confidence,
                 "side": estimate.side_logit, "hand": estimate.hand_logit,
             }.items()
         }  # fmt: skip

@@ -36,9 +36,13 @@ class View:
     flip: bool = False
 
 
+CONSENSUS = (View(zoom=0.85), View(), View(zoom=0.85, turn=-20), View(zoom=0.85, turn=20))
+"""Crops whose mean is taken (tools/measure_looks.py)."""
+
 # paddings 1.5, 1.28 and 1.8 of the hand's box; turns as far as training turns most crops; the mirrored hand
-STRAIGHT = (View(), View(zoom=0.85), View(zoom=1.2), View(turn=-25), View(turn=25))
-VIEWS = (*STRAIGHT, View(flip=True))
+VIEWS = (View(), View(zoom=0.85), View(zoom=1.2), View(turn=-25), View(turn=25), View(flip=True))
+"""Crops whose answers should agree."""
+
 REACH = 1.35
 """Side of the square that holds all views, over the house's crop: turned by 25° a square reaches cos 25° + sin 25°."""
 
@@ -47,8 +51,8 @@ REACH = 1.35
 class Answers:
     """What a network says of n hands in v views, w of them not mirrored; units of the stored picture.
 
-    mesh: parameters in the w views, (w n …), and its skeleton. keypoints, confidence: the refiner's last 2D skeleton in
-    the w views. heat: the heat maps' keypoints in all v. right: log-odds that the stored picture shows a right hand.
+    mesh: parameters in the w views, (w n …), and its skeleton. keypoints, confidence: `Estimate.keypoints_2d` in the w
+    views. heat: the heat maps' keypoints in all v. right: log-odds that the stored picture shows a right hand.
     present: probability of a hand. iou: of the mask head with the mesh's rendered mask, 0 to 1 (NaN if not asked for).
     """
 
@@ -159,7 +163,7 @@ def _look(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, view: Vie
         "scale": found.scale * half,
         "translation": torch.cat([place, found.translation[:, 2:] * half[:, None]], dim=-1),
         "skeleton": torch.cat([to_picture(skeleton[..., :2]), skeleton[..., 2:] * half[:, None, None]], dim=-1),
-        "keypoints": to_picture(estimate.keypoints[-1]),
+        "keypoints": to_picture(estimate.keypoints_2d),
         "confidence": estimate.keypoint_confidence,
         "heat": to_picture(estimate.keypoints[0]),
         "right": -estimate.side_logit if view.flip else estimate.side_logit,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tool_loader import load_tool
 
+from densehand.camera import SHOWN
 from densehand.errors import InputError
 from densehand.hand.keypoints import KEYPOINT_NAMES
 from densehand.metrics import pa_mpjpe
@@ -184,7 +185,7 @@ def test_fixtures_are_shown_as_right_hands(tmp_path, capsys):
     assert found.groups["source"] == ["val2d drawn", "val3d drawn", "val3d drawn"]
     assert found.groups["view"][0] == "unknown" != found.groups["view"][1]  # val2d has no joints in 3D
     assert np.isnan(found.joints[0]).all() and torch.isnan(found.keypoints[0, 20]).all()
-    middle, half = (points.min(0) + points.max(0)) / 2, 0.75 * np.ptp(points, axis=0).max()
+    middle, half = (points.min(0) + points.max(0)) / 2, 0.75 * SHOWN * np.ptp(points, axis=0).max()
     np.testing.assert_allclose(found.keypoints[1], (points - middle) / half, atol=1e-5)
     np.testing.assert_allclose(found.joints[1], joints / 1000, atol=1e-9)
     # the same picture as a left hand: everything mirrored

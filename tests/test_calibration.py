@@ -261,7 +261,7 @@ def test_looks_know_what_is_near_and_show_both_sides(network):
     box = 0.5
     keypoints = torch.zeros(3, 21, 2) + torch.linspace(-box / 2, box / 2, 21)[:, None]
     found = scores.look(network, images, ["a", "b", "b"], keypoints)
-    distance = (estimate.keypoints[-1] - keypoints).norm(dim=-1)
+    distance = (estimate.keypoints_2d - keypoints).norm(dim=-1)
     np.testing.assert_array_equal(found.near, distance <= 0.1 * box)
     np.testing.assert_allclose(found.turned, mirrored.side_logit, atol=1e-5)
     np.testing.assert_allclose(found.hand, estimate.hand_logit, atol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import densehand.views
+from densehand.camera import SHOWN
 from densehand.errors import InputError
 from densehand.images import read_image
 from densehand.pipeline import HandEstimator
@@ -39,7 +40,7 @@ def size_of(hand) -> float:
 
 
 def test_of_one_plain_view_is_the_plain_answer(single, image, box, monkeypatch):
-    monkeypatch.setattr(densehand.views, "STRAIGHT", (View(),))
+    monkeypatch.setattr(densehand.views, "CONSENSUS", (View(zoom=SHOWN),))
     (plain,), (mean,) = single(image, [box]), agreeing(single, refine="off")(image, [box])
     # the crop is cut from one a third larger, so pixels are resampled twice
     np.testing.assert_allclose(mean.keypoints_2d, plain.keypoints_2d, atol=0.01 * size_of(plain))
@@ -51,7 +52,7 @@ def test_of_one_plain_view_is_the_plain_answer(single, image, box, monkeypatch):
 @pytest.mark.parametrize("view", [View(zoom=0.85), View(turn=25), View(turn=-25)])
 def test_of_another_view_is_carried_back(single, image, box, view, monkeypatch):
     """A clear photo looks alike from every crop, so a wrong way back would show as the turn or zoom itself."""
-    monkeypatch.setattr(densehand.views, "STRAIGHT", (view,))
+    monkeypatch.setattr(densehand.views, "CONSENSUS", (view,))
     (plain,), (other,) = single(image, [box]), agreeing(single, refine="off")(image, [box])
     for points in ("keypoints_2d", "projected"):
         a, b = (h.keypoints_2d if points == "keypoints_2d" else h.project(h.joints_3d) for h in (plain, other))

@@ -1,15 +1,25 @@
 """What is read of a crop: meshes are made once a batch and only when asked for; the rest follows from h."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from densehand.camera import SHOWN, Crop
 from densehand.crops import CropAnswer, CropReader
 from densehand.hand import HandModel
 from densehand.hand.vector_skeleton import FEW
+from densehand.images import read_image
 from densehand.network.mesh import NUM_PARAMETERS, decode, skeleton_in_crop
+from densehand.photo import Photo
+from densehand.pipeline import HandEstimator
+from densehand.refine.paper import refine_estimate
+from densehand.resample import crop_image
+
+PHOTO = Path(__file__).resolve().parent.parent / "demo_photos" / "open_palm_1.jpg"
 
 
 def answers(reader: CropReader, h: torch.Tensor, skeleton: torch.Tensor | None) -> list[CropAnswer]:
@@ -77,3 +87,31 @@ def test_another_hand_model_has_its_own_place_in_the_crop(hand: HandModel) -> No
     np.testing.assert_allclose(answer.projected, skeleton_in_crop(hand, h)[0, :, :2], atol=1e-6)
     np.testing.assert_allclose(own, answer.projected, atol=0.05)
     assert answer.h["scale"] < 0.9 * float(decode(h).scale[0]), "the larger model stands for a hand farther away"
+
+
+@pytest.mark.parametrize("refine", [0, 2])
+def test_the_network_is_shown_the_middle_of_a_crop_and_answers_for_the_whole(refine: int) -> None:
+    estimator = HandEstimator(device="cpu", refine="off")
+    reader, network = estimator.crops, estimator.network
+    photo = Photo(read_image(PHOTO))
+    crop = Crop.from_box(estimator(photo.image)[0].box, mirrored=True)
+    middle = replace(crop, half_side=SHOWN * crop.half_side)
+    with torch.no_grad():
+        (answer,) = reader.run([photo], [(0, crop)], refine)
+    pixels = torch.from_numpy(crop_image(photo.image, middle, network.config.input_size))
+    images = pixels.permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        estimate = network(images)
+    np.testing.assert_allclose(
+        crop.to_image(answer.keypoints), middle.to_image(estimate.keypoints_2d[0].numpy()), atol=0.2
+    )
+    h = estimate.parameters[-1]
+    if refine:
+        refined = refine_estimate(network, images, estimate, steps=refine)
+        h = refined.h
+        assert answer.refinement is not None
+        assert answer.refinement.residual_px == pytest.approx(SHOWN * float(refined.residual[0]), rel=0.06)
+    with torch.no_grad():
+        seen = skeleton_in_crop(network.hand, h)[0, :, :2].numpy()
+    np.testing.assert_allclose(crop.to_image(answer.projected), middle.to_image(seen), atol=0.2)
+    assert float(answer.h["scale"]) == pytest.approx(SHOWN * float(decode(h).scale[0]), rel=1e-4)

@@ -5,7 +5,7 @@ import torch
 from dummies import DummyHand
 
 from densehand.errors import InputError
-from densehand.network.estimator import DHPE
+from densehand.network.estimator import DHPE, HEATMAPS_SAY
 from densehand.network.zoo import MODELS, build_model
 
 
@@ -37,6 +37,15 @@ def test_crops_of_a_batch_do_not_influence_each_other(lite):
     assert (together.features[0] - together.features[1]).abs().max() > 1e-3
     assert torch.allclose(together.parameters[-1][1:2], alone.parameters[-1], atol=1e-5)
     assert torch.allclose(together.keypoints[-1][1:2], alone.keypoints[-1], atol=1e-5)
+
+
+def test_the_2d_skeleton_lies_between_the_refined_one_and_the_heat_maps(lite):
+    with torch.no_grad():
+        estimate = lite(torch.rand(2, 3, 64, 64))
+    first, last = estimate.keypoints[0], estimate.keypoints[-1]
+    for sure, share in ((0.0, 0.0), (0.5, HEATMAPS_SAY / 2), (1.0, HEATMAPS_SAY)):
+        estimate.keypoint_confidence[:] = sure
+        torch.testing.assert_close(estimate.keypoints_2d, (1 - share) * last + share * first)
 
 
 @pytest.mark.parametrize("name", list(MODELS))

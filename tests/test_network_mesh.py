@@ -1,5 +1,6 @@
 """h and its iteration: decode against roma and by hand, the two linear layers against a hand-written loop."""
 
+import copy
 import math
 
 import pytest
@@ -17,6 +18,7 @@ from densehand.network.mesh import (
     decode,
     encode,
     place,
+    rescaled,
     skeleton_in_crop,
 )
 
@@ -156,3 +158,13 @@ def test_dropout_changes_training_only_and_once_for_all_iterations():
     regressor.eval()
     a, b = (regressor(hand, features, keypoints)[1][-1] for _ in range(2))
     assert torch.equal(a, b)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), factor=st.floats(0.2, 5.0))
+def test_a_rescaled_hand_is_where_it_was(hand, seed, factor):
+    """In the units of a crop twice as wide everything, depth too, lies half as far from the crop's centre."""
+    h = 0.3 * torch.randn(3, 63, generator=torch.Generator().manual_seed(seed)).double()
+    double = copy.deepcopy(hand).double()
+    torch.testing.assert_close(skeleton_in_crop(double, rescaled(h, factor)), factor * skeleton_in_crop(double, h))
+    assert torch.equal(rescaled(h, factor)[:, :59], h[:, :59])

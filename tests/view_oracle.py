@@ -84,7 +84,8 @@ class Oracle:
             h, flat = torch.zeros_like(h) + 0.01, torch.zeros_like(flat) + torch.linspace(-0.5, 0.5, 21)[:, None]
         joints = torch.cat([flat, skeleton[..., 2:] / half[:, None, None]], dim=-1)
         return SimpleNamespace(
-            parameters=[h], skeletons=[joints], keypoints=[flat, flat], keypoint_confidence=torch.ones(count, 21),
+            parameters=[h], skeletons=[joints], keypoints=[flat, flat], keypoints_2d=flat,
+            keypoint_confidence=torch.ones(count, 21),
             mask_logits=torch.full((count, 32, 32), 20.0), hand_logit=torch.full((count,), 3.0),
             side_logit=torch.where(mirrored, -2.0, 2.0),
         )  # fmt: skip

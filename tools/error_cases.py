@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from densehand.attributes import (
     typology_angle,
     view_group,
 )
-from densehand.camera import Crop
+from densehand.camera import HOUSE_PADDING, SHOWN, Crop
 from densehand.errors import InputError
 from densehand.evaluation.cases import FIXTURES, open_cases
 from densehand.evaluation.errors import known_joints, known_keypoints
@@ -43,6 +43,7 @@ class Cases:
     was_left: Bool[ndarray, " n"]
     groups: dict[str, list[str]]
     seen: Bool[ndarray, "n 21"] | None = None  # neither hidden nor outside the picture, where that is known
+    shown: float = 1.0  # side of the pictures over the house's crop, in whose pixels errors are told
 
 
 def described(
@@ -72,12 +73,12 @@ def held_back_photos(folder: Path, hand: HandModel, size: int) -> Cases:
     photos = load_photos(folder, "held-back")
     records = records_from_photos(photos, fit_photos(hand, photos.keypoints, photos.world))
     rows = records.trusted()
-    batch = augment(hand, records, rows, size, PLAIN, torch.Generator().manual_seed(0))
+    batch = augment(hand, records, rows, size, replace(PLAIN, zoom=(SHOWN, SHOWN)), torch.Generator().manual_seed(0))
     joints = batch.skeleton.numpy()
     left = photos.mirrored[rows].numpy()
     groups = described(batch.images, batch.keypoints, joints)
     groups |= {"source": [photos.sources[i] for i in rows.tolist()], "side": np.where(left, "left", "right").tolist()}
-    return Cases(batch.images, batch.keypoints, joints, False, left, groups)
+    return Cases(batch.images, batch.keypoints, joints, False, left, groups, shown=SHOWN)
 
 
 def fixture_hands(folder: Path, size: int) -> Cases:
@@ -89,7 +90,7 @@ def fixture_hands(folder: Path, size: int) -> Cases:
         if sample.problem is not None or case.box is None or sample.side is None or not known_keypoints(case).any():
             continue
         mirrored = sample.side == "left"
-        crop = Crop.from_box(case.box, mirrored=mirrored)
+        crop = Crop.from_box(case.box, HOUSE_PADDING * SHOWN, mirrored)
         images.append(crop_image(sample.read_image(), crop, size))
         keypoints.append(crop.to_crop(case.labels))
         metric = np.full((21, 3), np.nan) if sample.joints_3d is None else sample.joints_3d * [1 - 2 * mirrored, 1, 1]
@@ -104,7 +105,7 @@ def fixture_hands(folder: Path, size: int) -> Cases:
     points, stacked = torch.from_numpy(np.stack(keypoints)).float(), np.stack(joints)
     groups = described(pictures, points, stacked)
     groups |= {"source": sources, "side": np.where(left, "left", "right").tolist()}
-    return Cases(pictures, points, stacked, True, np.array(left), groups)
+    return Cases(pictures, points, stacked, True, np.array(left), groups, shown=SHOWN)
 
 
 def synthetic_hands(hand: HandModel, size: int, count: int) -> Cases:

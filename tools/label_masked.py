@@ -41,7 +41,7 @@ from densehand.network.zoo import open_model
 from densehand.pipeline import HandEstimator
 from densehand.resample import crop_image, crop_mask
 from densehand.synth.sheet import contact_sheet
-from densehand.views import STRAIGHT, consensus, look, soft_iou
+from densehand.views import CONSENSUS, consensus, look, soft_iou
 
 SIDE = 112  # of the pictures in which silhouettes are compared
 HOUSE = HOUSE_PADDING / AROUND  # half side of the network's crop, in units of the stored square
@@ -113,7 +113,7 @@ def label(network: DHPE, lot: list[Masked], steps: int) -> tuple[Tensor, Tensor,
     """h in units of the squares, and overlap before and after, of some hands."""
     images = torch.from_numpy(np.stack([m.picture for m in lot]))
     centre, half = torch.zeros(len(lot), 2), torch.full((len(lot),), HOUSE)
-    mesh, points, _ = consensus(look(network, images, centre, half, STRAIGHT, masks=False))
+    mesh, points, _ = consensus(look(network, images, centre, half, CONSENSUS, masks=False))
     mask = torch.from_numpy(np.stack([m.cut for m in lot]))
     return draw_onto(network, encode(mesh), mask, points, steps)
 

@@ -1,34 +1,40 @@
-"""What more looks at a hand are worth: one crop, the mean of five (`--consensus`), and the mirrored crop with them.
+"""Which crop of a hand the network should be shown, and what more looks at it are worth.
 
     python tools/measure_looks.py --photos PHOTOS --results results/looks.csv
 
-2D errors (pixels of a 224-px crop) on held-back photos, against their labels, and on rendered hands that no training
-drew. Of mirrored crops training teaches the heat maps and the side alone, so their keypoints are the heat maps'.
+Errors (pixels of a 224-px crop) of the 2D skeleton and of the mesh on held-back photos, against their labels, and on
+rendered hands that no training drew: crops of several sizes alone, their means (`--consensus`), the heat maps' say in
+the 2D skeleton, and the mirrored crop. Of mirrored crops training teaches the heat maps and the side alone, so their
+keypoints are the heat maps'.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from densehand.camera import ERROR_CROP
+from densehand.camera import ERROR_CROP, SHOWN
 from densehand.data.fits import house_crop
 from densehand.data.records import Records
 from densehand.errors import DensehandError
 from densehand.evaluate import append_rows
 from densehand.hand.model import HandModel
-from densehand.network.estimator import DHPE
+from densehand.network.estimator import DHPE, HEATMAPS_SAY
 from densehand.network.zoo import open_model
 from densehand.revision import commit
 from densehand.synth import Synthesizer
 from densehand.train.stream import load_records
-from densehand.views import VIEWS, consensus, look
+from densehand.views import CONSENSUS, VIEWS, View, look
 
 SEED = 88_007  # no training's
+ZOOMS = (1.2, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75)  # of the house's crop
 SHARES = (0.1, 0.2, 0.33)  # of the mirrored crop in the mean
+SAYS = (0.0, 0.25, 0.5, 0.75, 1.0)
+LOOKED = tuple(dict.fromkeys((*(View(zoom=zoom) for zoom in ZOOMS), *CONSENSUS, *VIEWS)))  # the mirrored one is last
 
 
 def photos(folder: Path, hand: HandModel, fits: str, count: int) -> Records:
@@ -37,13 +43,11 @@ def photos(folder: Path, hand: HandModel, fits: str, count: int) -> Records:
     return records.select(records.trusted(count))
 
 
-def errors(network: DHPE, records: Records) -> dict[str, tuple[float, float]]:
-    """Mean and median error of each way to look."""
+def errors(network: DHPE, records: Records) -> dict[str, tuple[float, float, float]]:
+    """Mean and median error of the 2D skeleton and mean of the mesh's (NaN: there is none) of each way to look."""
     centre, half = house_crop(records.keypoints)
-    answers = look(network, records.images, centre, half, VIEWS, masks=False)
-    mirrored = next(k for k, view in enumerate(VIEWS) if view.flip)
-    one, (_, five, _), flip = answers.keypoints[0], consensus(answers), answers.heat[mirrored]
-    weight = records.keypoint_weight
+    answers = look(network, records.images, centre, half, LOOKED, masks=False)
+    heat, weight = answers.heat, records.keypoint_weight
 
     def error(points: Tensor) -> tuple[float, float]:
         off = (points - records.keypoints).norm(dim=-1) / half[:, None] * (ERROR_CROP / 2)
@@ -51,10 +55,24 @@ def errors(network: DHPE, records: Records) -> dict[str, tuple[float, float]]:
             ((off * weight).sum(1) / weight.sum(1).clamp_min(1e-6)).median()
         )
 
-    ways = {"one": one, "five": five, "heat maps": answers.heat[0], "mirrored heat maps": flip}
-    ways |= {f"one + {s:g} mirrored": (1 - s) * one + s * flip for s in SHARES}
-    ways |= {f"five + {s:g} mirrored": (1 - s) * five + s * flip for s in SHARES}
-    return {name: error(points) for name, points in ways.items()}
+    def mean_of(views: tuple[View, ...]) -> tuple[Tensor, float]:
+        rows = [LOOKED.index(view) for view in views]
+        sure = answers.confidence[rows, ..., None].clamp_min(1e-3)
+        mesh = answers.skeleton[rows, ..., :2].mean(0)
+        return (answers.keypoints[rows] * sure).sum(0) / sure.sum(0), error(mesh)[0]
+
+    ways = {f"crop × {zoom:g}": mean_of((View(zoom=zoom),)) for zoom in ZOOMS}
+    shown = LOOKED.index(View(zoom=SHOWN))
+    sure, mixed, maxima = answers.confidence[shown, ..., None], answers.keypoints[shown], heat[shown]
+    refined = (mixed - HEATMAPS_SAY * sure * maxima) / (1 - HEATMAPS_SAY * sure)  # before `Estimate.keypoints_2d` mixed
+    ways |= {f"heat maps' say {say:g}": (torch.lerp(refined, maxima, say * sure), math.nan) for say in SAYS}
+    ways |= {"consensus": mean_of(CONSENSUS), "paddings and turns": mean_of(VIEWS[:-1])}
+    one, several = ways[f"crop × {SHOWN:g}"][0], ways["consensus"][0]
+    ways |= {"heat maps": (maxima, math.nan), "mirrored heat maps": (heat[-1], math.nan)}
+    for share in SHARES:
+        for name, points in (("one", one), ("consensus", several)):
+            ways[f"{name} + {share:g} mirrored"] = ((1 - share) * points + share * heat[-1], math.nan)
+    return {name: (*error(points), mesh) for name, (points, mesh) in ways.items()}
 
 
 def main() -> None:
@@ -74,11 +92,11 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from error
     rows = []
     for name, records in sets.items():
-        for way, (mean, median) in errors(network, records).items():
-            print(f"{name:10}{way:22}mean {mean:6.2f}  median {median:6.2f} px", flush=True)
+        for way, (mean, median, mesh) in errors(network, records).items():
+            print(f"{name:10}{way:26}mean {mean:6.2f}  median {median:6.2f}  mesh {mesh:6.2f} px", flush=True)
             rows.append({
                 "model": Path(chosen.model).name, "commit": commit(), "set": name, "hands": len(records), "looks": way,
-                "mean_px": f"{mean:.3f}", "median_px": f"{median:.3f}",
+                "mean_px": f"{mean:.3f}", "median_px": f"{median:.3f}", "mesh_px": f"{mesh:.3f}",
             })  # fmt: skip
     if chosen.results:
         append_rows(chosen.results, rows)

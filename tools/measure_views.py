@@ -59,7 +59,7 @@ def answers(network: torch.nn.Module, images: Tensor, refine: bool) -> Tensor:
         estimate = network(part)
         h = estimate.parameters[-1]
         if refine:
-            h = refine_fast(network.hand, h, estimate.keypoints[-1], estimate.keypoint_confidence).h
+            h = refine_fast(network.hand, h, estimate.keypoints_2d, estimate.keypoint_confidence).h
         parts.append(skeleton_in_crop(network.hand, h))
     return torch.cat(parts)
 

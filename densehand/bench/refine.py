@@ -122,7 +122,7 @@ def _measure(
     truths: list[Any],
 ) -> None:
     start = cases.estimate.parameters[-1]
-    evidence = cases.estimate.keypoints[-1]
+    evidence = cases.estimate.keypoints_2d
     gap = (evidence - cases.keypoints).norm(dim=-1).mean(-1) * (ERROR_CROP / 2)
     figures["keypoints"].mesh_px += gap.tolist()
     for evidence_only in ("keypoints", "mask head"):
@@ -157,7 +157,7 @@ def _measure(
 
 def _fast(network: DHPE, cases: Synthetic, which: slice, steps: int | None = None) -> Refined:
     estimate = cases.estimate
-    rows = (estimate.parameters[-1][which], estimate.keypoints[-1][which], estimate.keypoint_confidence[which])
+    rows = (estimate.parameters[-1][which], estimate.keypoints_2d[which], estimate.keypoint_confidence[which])
     return refine_fast(_hand(network), *rows) if steps is None else refine_fast(_hand(network), *rows, iterations=steps)
 
 

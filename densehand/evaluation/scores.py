@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from densehand.camera import Crop
+from densehand.camera import SHOWN, Crop
 from densehand.data.augment import augment
 from densehand.data.augmentation import Augmentation
 from densehand.data.fits import fit_photos
@@ -35,9 +35,10 @@ BATCH = 32
 NEIGHBOURS = 10  # backgrounds that go together: some are cut from one photo
 TRUSTED = 0.5  # photos whose fit explains the teacher's keypoints less well say little of the truth
 AS_DETECTED = Augmentation(
-    rotation=10, any_rotation=0, zoom=(0.9, 1.2), shift=0.05, flip=0, colour=0, blur=0, noise=0, occluder=0, grey=0
-)
-"""Crops as badly set as a detector's box may be, in their own colours."""
+    rotation=10, any_rotation=0, zoom=(0.9 * SHOWN, 1.2 * SHOWN), shift=0.05, flip=0, colour=0, blur=0, noise=0,
+    occluder=0, grey=0,
+)  # fmt: skip
+"""What the network is shown where a crop is as badly set as a detector's box may be, in its own colours."""
 
 
 @dataclass
@@ -76,7 +77,7 @@ def look(
     for part in images.split(BATCH):
         estimate = network(part)
         confidence.append(estimate.keypoint_confidence)
-        points.append(estimate.keypoints[-1])
+        points.append(estimate.keypoints_2d)
         turned = estimate.side_logit.new_zeros(len(part)) if keypoints is None else network(part.flip(-1)).side_logit
         logits.append(torch.stack([estimate.hand_logit, estimate.side_logit, turned]))
     found = torch.cat(points)

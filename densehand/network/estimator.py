@@ -18,6 +18,9 @@ from densehand.network.evidence import Evidence, EvidenceNet
 from densehand.network.mesh import MeshRegressor, decode, place
 from densehand.network.single import SingleRegressor
 
+HEATMAPS_SAY = 0.5
+"""Share of a keypoint of full confidence that its heat map has in `Estimate.keypoints_2d`."""
+
 
 @dataclass
 class Estimate:
@@ -34,6 +37,12 @@ class Estimate:
     keypoint_confidence: Float[Tensor, "b 21"]  # in [0, 1]
     side_logit: Float[Tensor, " b"]  # > 0: the crop shows a right hand
     hand_logit: Float[Tensor, " b"]  # > 0: the crop shows a hand at all
+
+    @property
+    def keypoints_2d(self) -> Float[Tensor, "b 21 2"]:
+        """The 2D skeleton to go by, crop units: the last refined one, j3, and the heat maps' j0, whose errors partly
+        cancel, j0 as far as it is sure (tools/measure_looks.py)."""
+        return torch.lerp(self.keypoints[-1], self.keypoints[0], HEATMAPS_SAY * self.keypoint_confidence[..., None])
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Estimate":
         """The estimate with every tensor changed."""

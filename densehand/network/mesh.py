@@ -7,6 +7,7 @@
 The same two layers serve every iteration. All inputs are in crop units (crop centre 0, edges ±1).
 """
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -78,6 +79,12 @@ def encode(parameters: MeshParameters) -> Float[Tensor, "*b 63"]:
     identity = quaternion.new_tensor([1.0, 0.0, 0.0, 0.0])
     log_scale = (parameters.scale / S0).log()[..., None]
     return torch.cat((parameters.pose, parameters.shape, quaternion - identity, log_scale, parameters.translation), -1)
+
+
+def rescaled(h: Float[Tensor, "*b 63"], factor: float) -> Float[Tensor, "*b 63"]:
+    """h of the same hands in the units of a crop around the same centre whose side is 1 / factor of theirs."""
+    scale = h[..., SCALE : SCALE + 1] + math.log(factor)
+    return torch.cat((h[..., :SCALE], scale, h[..., TRANSLATION] * factor), -1)
 
 
 def place(parameters: MeshParameters, points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from untrained import BOX, any_score, detector_of
+from untrained import BOX, any_score, detector_of, shown
 
 from densehand.camera import Crop, project_pinhole
 from densehand.crops import log_odds
@@ -59,21 +59,19 @@ def test_one_hand_per_box_in_order_and_consistent(estimator, image):
 
 
 def test_agrees_with_the_network_step_by_step(estimator, network, image):
-    crop = Crop.from_box(BOX)
-    pixels = torch.from_numpy(crop_image(image, crop, 224)).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(crop_image(image, shown(BOX), 224)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         estimate = network(pixels)
         parameters = decode(estimate.parameters[-1])
         joints = network.hand.skeleton(parameters.pose, parameters.shape, parameters.rotation)
     hand = estimator(image, [HandBox(BOX, "right")])[0]
     projected = parameters.scale[:, None, None] * joints[..., :2] + parameters.translation[:, None, :2]
-    expected = estimate.keypoints[-1]
+    expected = estimate.keypoints_2d
     center = np.array([105.0, 100.0])
-    np.testing.assert_allclose(
-        hand.keypoints_2d, expected[0].numpy() * 90 + center, atol=1e-2
-    )  # half side 1.5 · 120 / 2
+    half = 0.9 * 1.5 * 120 / 2
+    np.testing.assert_allclose(hand.keypoints_2d, expected[0].numpy() * half + center, atol=1e-2)
     np.testing.assert_allclose(in_crop(hand), joints[0], atol=1e-6)
-    np.testing.assert_allclose(hand.project(hand.joints_3d), projected[0].numpy() * 90 + center, atol=2e-2)
+    np.testing.assert_allclose(hand.project(hand.joints_3d), projected[0].numpy() * half + center, atol=2e-2)
     assert hand.score == pytest.approx(float(torch.sigmoid(estimate.hand_logit)), abs=1e-5)
 
 
@@ -120,7 +118,7 @@ def probability(x: float) -> float:
 
 
 def side_odds(network, image, box, mirrored: bool) -> float:
-    pixels = torch.from_numpy(crop_image(image, Crop.from_box(box, mirrored=mirrored), 224)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(crop_image(image, shown(box, mirrored), 224)).permute(2, 0, 1)[None]
     with torch.no_grad():
         logit = float(network(pixels.float() / 255).side_logit)
     return max(-6.0, min(6.0, logit)) * (-1 if mirrored else 1)
@@ -164,7 +162,7 @@ def test_given_side_overrules_the_detector(network, image, monkeypatch):
 def test_score_adds_the_raw_log_odds_of_network_detector_and_keypoints(network, image, monkeypatch, scale, bias):
     """Raw: the network's calibration changes the score of a given box, not of a detected one."""
     any_score(monkeypatch)
-    pixels = torch.from_numpy(crop_image(image, Crop.from_box(BOX), 224)).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(crop_image(image, shown(BOX), 224)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         estimate = network(pixels)
         raw, seen = float(estimate.hand_logit), float(estimate.keypoint_confidence.mean())
