@@ -61,6 +61,23 @@ def in_turns(works: list[Callable[[], object]], repeat: int) -> list[float]:
     return [median(taken) for taken in times]
 
 
+def integers_and_floats(repeat: int) -> dict[str, float]:
+    """dhpe-lite's convolutions in 8-bit integers and in float32, in turn; prints the ratio. Nothing where this machine
+    or its ONNX Runtime has no such engine."""
+    import torch
+
+    from densehand.network.zoo import load_model
+
+    networks = [load_model("dhpe-lite", precision=precision) for precision in ("auto", "float32")]
+    engines = {network.engine.precision: network.engine for network in networks if network.engine is not None}
+    if len(engines) < 2:
+        return {}
+    crop = torch.rand(1, 3, *(networks[0].config.input_size,) * 2)
+    integers, floats = in_turns([lambda e=e: engines[e](crop) for e in ("int8", "float32")], 5 * repeat)
+    print(f"{floats / integers:8.2f} ×   dhpe-lite, f_E2D: float32's time over int8's, both in turn")
+    return {"dhpe-lite, f_E2D in int8": integers, "dhpe-lite, f_E2D in float32": floats}
+
+
 def ours(paths: list[str], repeat: int) -> dict[str, float]:
     """Detector, networks on one crop, and photo to hands."""
     import torch
@@ -83,6 +100,7 @@ def ours(paths: list[str], repeat: int) -> dict[str, float]:
             for side in sorted({size, 224}):
                 crop = torch.rand(1, 3, side, side).contiguous(memory_format=torch.channels_last)
                 figures[f"{name}, one {side}-px crop"] = milliseconds(lambda n=network, c=crop: n(c), repeat)
+        figures |= integers_and_floats(repeat)
     estimator = HandEstimator("dhpe-lite", device="cpu")
     found = [(photo, estimator(photo)) for photo in photos]
     both = in_turns([lambda: [estimator(p) for p in photos], lambda: [draw_overlay(*one) for one in found]], repeat)

@@ -31,10 +31,11 @@ def load(model: str | Path = "dhpe-lite", **options: Any) -> HandEstimator:
 
     Args:
         model: a name that `densehand models` lists, or the path of a weights file.
-        options: passed on to `HandEstimator` (detector, device, refine, focal, batch, hand, consensus).
+        options: passed on to `HandEstimator` (detector, device, refine, focal, batch, hand, consensus,
+            precision).
 
     Errors:
-        InputError: unknown model or device. WeightsError: its weights are missing or damaged.
+        InputError: unknown model, device or precision. WeightsError: its weights are missing or damaged.
     """
     from densehand.pipeline import HandEstimator
 

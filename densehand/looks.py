@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from densehand.camera import Crop
+from densehand.camera import SHOWN, Crop
 from densehand.crops import CERTAIN, CropAnswer, log_odds
 from densehand.detect.detector import SURE
 from densehand.errors import InputError
@@ -81,7 +81,7 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
         raise InputError(f"side {photo.side!r}: use auto, left or right")
     if photo.whole_image and photo.boxes is not None:
         raise InputError("whole_image and boxes exclude each other; give one of them")
-    whole = Crop((width / 2, height / 2), max(width, height) / 2)
+    whole = Crop((width / 2, height / 2), max(width, height) / 2 / SHOWN)  # of which the network is shown the picture
     if photo.whole_image:
         return [[_job(index, whole, None, photo.side, None, None)]]
     if photo.boxes is not None:

@@ -63,11 +63,14 @@ class HandEstimator:
         batch: most crops in one pass of the network.
         hand: hand model of the result: by default the one the network was trained with; another ("mano", or the path of
             an .npz) is fitted to the network's joints, so that it has their pose in its own parameters.
-        consensus: look at each hand five times, in crops of other paddings and turns, and take the mean; steadier, five
-            more passes of the network a hand. Not with the paper's refinement, which sees one crop.
+        consensus: look at each hand in four crops of other paddings and turns, and take the mean; steadier, four more
+            passes of the network a hand. Not with the paper's refinement, which sees one crop.
+        precision: "auto" (8-bit integers on x86-64 CPUs where the weights' card allows them) or "float32"
+            (docs/network.md); of a `DHPE`, what it was loaded with.
 
     Errors:
-        InputError: unknown model or device, or a number out of range. WeightsError: missing or damaged weights.
+        InputError: unknown model, device or precision, or a number out of range.
+        WeightsError: missing or damaged weights.
     """
 
     def __init__(
@@ -80,13 +83,17 @@ class HandEstimator:
         batch: int = 16,
         hand: str | None = None,
         consensus: bool = False,
+        precision: str = "auto",
     ) -> None:
         if focal is not None and not (math.isfinite(focal) and focal > 0):
             raise InputError(f"the focal length is a positive number of pixels, not {focal}")
         if batch < 1:
             raise InputError(f"batch is 1 or more, not {batch}")
         self.device = resolve_device(device)
-        network = open_model(str(model), self.device) if isinstance(model, (str, Path)) else model.to(self.device)
+        if isinstance(model, (str, Path)):
+            network = open_model(str(model), self.device, precision=precision)
+        else:
+            network = model.to(self.device)
         self.network = network.eval()
         file = isinstance(model, (str, Path)) and str(model).endswith(".safetensors")
         self.name = Path(str(model)).name if file else network.config.name  # as results call what made them

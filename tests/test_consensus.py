@@ -22,7 +22,8 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def single() -> HandEstimator:
-    return HandEstimator(device="cpu", refine="off")
+    # bytes round what differs by a bit, as a mirrored picture does, by a whole step
+    return HandEstimator(device="cpu", refine="off", precision="float32")
 
 
 @pytest.fixture(scope="module")

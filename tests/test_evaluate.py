@@ -107,7 +107,8 @@ def test_the_plain_way_of_calling_it(folder, fake_model, capsys):
     ]
     names = lines[2].split()[2::2]
     assert names == ["hands", "median_px", "mean_px", "mesh_px", "pa_mm", "root_mm", "side_right", "score_ece"]
-    assert fake_model == [(("dhpe-lite",), {"device": "auto", "refine": 0, "consensus": False, "hand": None})]
+    plain = {"device": "auto", "refine": 0, "consensus": False, "hand": None, "precision": "auto"}
+    assert fake_model == [(("dhpe-lite",), plain)]
     with (folder / "r.csv").open(newline="") as stream:
         row = next(csv.DictReader(stream))
     assert list(row)[:7] == ["model", "refine", "commit", "fixture", "source", "hands", "median_px"]

@@ -1,4 +1,4 @@
-"""ONNX Runtime against torch: the same answers, and torch alone wherever the engine cannot serve."""
+"""ONNX Runtime in float32 against torch: the same answers, and torch alone wherever the engine cannot serve."""
 
 import copy
 import os
@@ -16,7 +16,7 @@ from densehand.network.zoo import build_model, load_model
 @pytest.fixture(scope="module")
 def lite():
     pytest.importorskip("onnxruntime")
-    return load_model("dhpe-lite")
+    return load_model("dhpe-lite", precision="float32")
 
 
 def lite_size(lite) -> tuple[int, int]:

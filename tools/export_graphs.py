@@ -2,11 +2,15 @@
 
 A graph holds no weights: they are handed over from the packaged safetensors at load time under the same names
 (densehand/network/engine.py), so that new weights need no new graph. Only a change of a network's code does.
+Beside NAME.onnx stand its twin in 8-bit integers, NAME.int8.onnx, and the table that densehand/network/quantise.py
+fills it by, NAME.int8.json.
 """
 
 import argparse
+import copy
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -16,10 +20,12 @@ from torch import nn
 from densehand.detect.model import DetectorNet
 from densehand.network.engine import GRAPHS, DetectorGraph, EvidenceGraph
 from densehand.network.fuse import fuse_batch_norms
+from densehand.network.quantise import GraphTable
 from densehand.network.zoo import build_model, load_card
 
 LARGE = 64  # numbers from which on an initialiser is a weight; smaller ones are kept too if they are of the network
 OPSET = 17
+KEPT_FLOAT = ("stage1.maps", "stage2.maps")  # positions and the mask are read off what these write
 
 
 def fold_pads(graph: onnx.GraphProto) -> None:
@@ -65,15 +71,99 @@ def graph_of(module: nn.Module, size: int, free: dict[int, str]) -> onnx.ModelPr
     weights = set(module.state_dict())
     for tensor in graph.graph.initializer:
         if tensor.name in weights:
-            tensor.ClearField("raw_data")
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            tensor.external_data.add(key="location", value="weights")  # never read: the engine hands them over
+            tensor.CopyFrom(handed_over(tensor.name, tensor.data_type, tensor.dims))
     fold_pads(graph.graph)
     left = [t.name for t in graph.graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
     large = [t.name for t in graph.graph.initializer if t.name in left and len(t.raw_data) > 4 * LARGE]
     if large:
         raise SystemExit(f"the exporter renamed weights: {large[:5]}; they would be frozen into the graph")
     return graph
+
+
+def handed_over(name: str, kind: int, shape: Iterable[int] = ()) -> onnx.TensorProto:
+    """An initialiser without its numbers."""
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=shape, data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="weights")  # never read: the engine hands them over
+    return tensor
+
+
+def bytes_of(graph: onnx.GraphProto, kept_float: tuple[str, ...]) -> GraphTable:
+    """Which tensors become bytes: what convolutions, sums and joints of maps read and write.
+
+    Not those of the first convolution, which sees the picture, of the convolutions `kept_float`, of resizing, and of
+    what comes after the last convolution.
+    """
+    inputs_of = {tensor.name: tensor.dims[1] for tensor in graph.initializer if len(tensor.dims) == 4}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    maps: set[str] = set()
+    tensors: dict[str, None] = {}  # a set in order
+    reads: dict[str, str] = {}
+    last = max(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
+    for node in graph.node[: last + 1]:
+        if node.op_type == "Conv":
+            name = node.input[1].removesuffix(".weight")
+            maps.add(node.output[0])
+            if inputs_of[node.input[1]] == 3 or name.endswith(kept_float):
+                continue
+            reads[name] = node.input[0]
+            read = [node.input[0]]
+        elif node.op_type in ("Relu", "Clip", "Resize") and node.input[0] in maps:
+            maps.add(node.output[0])
+            continue
+        elif node.op_type in ("Add", "Concat") and maps.issuperset(node.input):
+            maps.add(node.output[0])
+            read = list(node.input)
+        else:
+            continue
+        after = readers[node.output[0]]
+        alone = len(after) == 1 and after[0].op_type in ("Relu", "Clip")  # one operation with it
+        tensors.update(dict.fromkeys([*read, (after[0] if alone else node).output[0]]))
+    return GraphTable(tuple(tensors), reads)
+
+
+def quantised(model: onnx.ModelProto, table: GraphTable) -> onnx.ModelProto:
+    """The graph with the table's tensors rounded to bytes and back, and with weights and biases from integers.
+
+    ONNX Runtime makes one integer operation of a float one between such steps.
+    """
+    twin = onnx.ModelProto()
+    twin.CopyFrom(model)
+    graph, nodes = twin.graph, []
+    kinds = onnx.TensorProto
+    parts = {"weight": kinds.INT8, "bias": kinds.INT32}
+
+    def from_integers(values: str, result: str, **options: int) -> None:
+        names = [values, f"{result.removesuffix('::float')}::scale", f"{result.removesuffix('::float')}::zero"]
+        nodes.append(onnx.helper.make_node("DequantizeLinear", names, [result], **options))
+
+    for node in model.graph.node:
+        node = copy.deepcopy(node)
+        convolution = node.input[1].removesuffix(".weight") if node.op_type == "Conv" else ""
+        if convolution in table.reads:
+            for name in node.input[1:]:
+                from_integers(name, f"{name}::float", axis=0)
+        for index, name in enumerate(node.input):
+            if name in table.tensors or (index and convolution in table.reads):
+                node.input[index] = f"{name}::float"
+        nodes.append(node)
+        for name in table.tensors:
+            if name in node.output:
+                steps = [name, f"{name}::scale", f"{name}::zero"]
+                nodes.append(onnx.helper.make_node("QuantizeLinear", steps, [f"{name}::byte"]))
+                from_integers(f"{name}::byte", f"{name}::float")
+                graph.initializer.extend([handed_over(steps[1], kinds.FLOAT), handed_over(steps[2], kinds.UINT8)])
+    integers = {f"{name}.{part}": kind for name in table.reads for part, kind in parts.items()}
+    for tensor in [t for t in graph.initializer if t.name in integers]:
+        kind, channels = integers[tensor.name], list(tensor.dims[:1])
+        tensor.data_type = kind
+        graph.initializer.append(handed_over(f"{tensor.name}::scale", kinds.FLOAT, channels))
+        graph.initializer.append(handed_over(f"{tensor.name}::zero", kind, channels))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return twin
 
 
 def main() -> None:
@@ -87,9 +177,15 @@ def main() -> None:
         ("dhpe-lite", EvidenceGraph(lite.evidence), load_card("dhpe-lite").input_size, {0: "batch"}),
         ("detector", DetectorGraph(detector), 64, {0: "batch", 2: "height", 3: "width"}),
     ):
-        path = out / f"{name}.onnx"
-        path.write_bytes(graph_of(module.eval(), size, free).SerializeToString())
-        print(f"{path}: {path.stat().st_size} bytes")
+        graph = graph_of(module.eval(), size, free)
+        files = {f"{name}.onnx": graph.SerializeToString()}
+        if name == "dhpe-lite":  # the detector runs in float32
+            table = bytes_of(graph.graph, KEPT_FLOAT)
+            files[f"{name}.int8.onnx"] = quantised(graph, table).SerializeToString()
+            files[f"{name}.int8.json"] = table.to_json().encode()
+        for file, data in files.items():
+            (out / file).write_bytes(data)
+            print(f"{out / file}: {len(data)} bytes")
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """All of the tool. Errors: InputError where files cannot be used or no hand fits its mask."""
-    network, folder, skipped = open_model(options.model), ensure_folder(options.out), Skipped()
+    network, folder, skipped = open_model(options.model, precision="float32"), ensure_folder(options.out), Skipped()
     network.requires_grad_(False)
     estimator = HandEstimator(network)
     lot: list[Masked] = []

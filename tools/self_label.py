@@ -44,7 +44,7 @@ MASKS, MASK_TILE, TILE = 40, 150, 200  # masks on their sheet; side of its pictu
 
 def look_at(model: str, photos: PhotoSet, size: int) -> Answers:
     """A network's answers to the looks at all photos, crops of `size`²."""
-    network = open_model(model)
+    network = open_model(model, precision="float32")
     network.config = replace(network.config, input_size=size or network.config.input_size)
     centre, half = house_crop(photos.keypoints)
     parts, began = [], time.monotonic()

@@ -39,9 +39,10 @@ def evaluate(
     ),
     boxes: str = typer.Option("labels", help="Where models get their boxes: labels, or detect."),
     refine: str = typer.Option("off", metavar="MODE", help=f"Testing refinement: {MODES}."),
-    consensus: bool = typer.Option(False, "--consensus", help="Look at each hand in five crops, as predict does."),
+    consensus: bool = typer.Option(False, "--consensus", help="Look at each hand in four more crops, as predict does."),
     hand: str = typer.Option(None, help="Hand model of the meshes, also of densehand/1 files: open, mano or FILE.npz."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    precision: str = typer.Option("auto", help="auto: 8-bit integers on x86-64 CPUs, faster; or float32."),
     report: Path = typer.Option(None, metavar="DIR", help="Write report.json, .csv and .html there; can be continued."),
     restart: bool = typer.Option(False, help="Forget what a stopped run has left in --report."),
     correct: bool = typer.Option(
@@ -80,7 +81,7 @@ def evaluate(
         check_kind(consistency)
         if correct:
             raise typer.BadParameter("--consistency has no labels to correct to", param_hint="--correct")
-    options = {"refine": mode, "consensus": consensus, "hand": hand, "device": device}
+    options = {"refine": mode, "consensus": consensus, "hand": hand, "device": device, "precision": precision}
     if csv_file is not None:
         from densehand.evaluate import append_rows, read_results
 

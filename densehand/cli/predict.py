@@ -53,12 +53,15 @@ def predict(
     out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Folder for the results; made where missing."),
     model: str = typer.Option("dhpe-lite", help="Estimator ('densehand models' lists them), or a FILE.safetensors."),
     refine: str = typer.Option(FAST, metavar="MODE", help=f"Testing refinement of each hand: {MODES}."),
-    consensus: bool = typer.Option(False, "--consensus", help="Look at each hand in five crops; steadier and slower."),
+    consensus: bool = typer.Option(
+        False, "--consensus", help="Look at each hand in four more crops; steadier and slower."
+    ),
     boxes: Path = typer.Option(None, metavar="FILE.json", help="Hand boxes, instead of the detector."),
     whole_image: bool = typer.Option(False, "--whole-image", help="Each photo shows one hand and is the crop itself."),
     side: Side = typer.Option(Side.auto, help="The side of hands whose box names none."),
     write: str = typer.Option(DEFAULT_FORMATS, help="What to write, comma-separated: " + ", ".join(FORMATS) + "."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    precision: str = typer.Option("auto", help="auto: 8-bit integers on x86-64 CPUs, faster; or float32."),
     focal: float = typer.Option(None, help="Focal length in pixels; by default 0.85 × the longer side."),
     hand: str = typer.Option(None, help="Hand model of the result: open, mano (your own, imported) or FILE.npz."),
     batch: int = typer.Option(16, min=1, help="Most hands in one pass of the network."),
@@ -91,7 +94,14 @@ def predict(
     given = BoxFile(boxes) if boxes is not None else None
     ensure_folder(out)
     estimator = HandEstimator(
-        model, device=device, refine=mode, focal=focal, batch=batch, hand=hand, consensus=consensus
+        model,
+        device=device,
+        refine=mode,
+        focal=focal,
+        batch=batch,
+        hand=hand,
+        consensus=consensus,
+        precision=precision,
     )
     if given is None and not whole_image:
         _ = estimator.detector  # a fault of its weights is named once, not for every photo

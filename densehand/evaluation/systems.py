@@ -63,6 +63,7 @@ class ModelSystem:
             "hand": estimator.hand.name,
             "boxes": boxes,
             "refine": refine,
+            "precision": getattr(getattr(estimator.network, "engine", None), "precision", "float32"),
         }
         self._last: tuple[Any, list[Prediction]] | None = None
 

@@ -7,6 +7,7 @@ the file's SHA-256, how it was trained, its licence and its measured accuracy. `
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +24,11 @@ from densehand.hand.model import HandModel
 from densehand.network.backbone import ConvBN
 from densehand.network.calibration import Calibration
 from densehand.network.config import CONFIGS, DHPEConfig
-from densehand.network.engine import EvidenceGraph, engine
+from densehand.network.engine import EvidenceGraph, check_precision, engine
 from densehand.network.estimator import DHPE
 from densehand.network.fuse import fuse_batch_norms
 from densehand.network.imagenet import load_imagenet_trunk
+from densehand.network.quantise import check_ranges
 from densehand.network.single import SingleRegressor
 from densehand.network.storage import is_stored, pack, unpack
 
@@ -51,6 +53,7 @@ class ModelCard:
     accuracy: dict[str, Any] = field(default_factory=dict)  # measured, by data set
     calibration: dict[str, Any] = field(default_factory=dict)  # of these weights' scores; empty: as they are
     weak_groups: dict[str, Any] = field(default_factory=dict)  # hands whose figures are far above all hands', by set
+    activation_ranges: dict[str, Any] = field(default_factory=dict)  # of the graph's tensors; empty: runs in float32
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -151,7 +154,12 @@ def write_model(path: Path, name: str, packed: dict[str, Tensor], **entries: Any
 
 
 def _write_card(path: Path, record: dict[str, Any]) -> None:
-    write_bytes(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    # lists of numbers, of which there are many, on one line each; within a text no line ends
+    text = re.sub(
+        r"\[\n[\s\d.,+\-eE]+\]", lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text
+    )
+    write_bytes(path, (text + "\n").encode())
 
 
 def load_card(name: str) -> ModelCard:
@@ -168,7 +176,8 @@ def card_beside(weights: str | os.PathLike[str]) -> ModelCard:
 
 
 def amend_card(weights: Path, **entries: Any) -> None:
-    """Put entries (`accuracy`, `calibration`, `weak_groups`) into the card beside a weights file, the rest as it is."""
+    """Put entries (`accuracy`, `calibration`, `weak_groups`, `activation_ranges`) into the card beside a weights file,
+    the rest as it is."""
     card = weights.with_suffix(".json")
     record = json.loads(card.read_bytes()) | entries
     ModelCard(**record)  # no other entries
@@ -188,6 +197,7 @@ def _read_card(path: Path, name: str | None = None) -> ModelCard:
             raise ValueError("too long")
         card = ModelCard(**json.loads(path.read_bytes()))
         Calibration.from_card(card.calibration)  # a fault is told now, not when a photo is looked at
+        check_ranges(card.activation_ranges)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path}: not a model card ({error}); reinstall densehand or write it anew") from None
     if name is not None and card.model != name:
@@ -239,11 +249,11 @@ def fill(module: nn.Module, state: dict[str, Tensor], source: object, model: str
     module.load_state_dict(state, strict=False)
 
 
-def open_model(model: str, device: str | torch.device = "cpu", fuse: bool = True) -> DHPE:
+def open_model(model: str, device: str | torch.device = "cpu", fuse: bool = True, precision: str = "auto") -> DHPE:
     """A named model, or the one that a weights file (`FILE.safetensors`) says it is of; see `load_model`."""
     if not model.endswith(".safetensors"):
-        return load_model(model, device, fuse=fuse)
-    return load_model(card_beside(model).model, device, path=model, fuse=fuse)
+        return load_model(model, device, fuse=fuse, precision=precision)
+    return load_model(card_beside(model).model, device, path=model, fuse=fuse, precision=precision)
 
 
 def load_model(
@@ -252,15 +262,18 @@ def load_model(
     path: str | os.PathLike[str] | None = None,
     hand: nn.Module | None = None,
     fuse: bool = True,
+    precision: str = "auto",
 ) -> DHPE:
     """A named model with its weights, in evaluation mode on ``device``.
 
     ``path`` names another weights file (with its card beside it); the default is the package's. ``fuse`` folds batch
-    norms into the convolutions and, on a CPU, runs them by ONNX Runtime where that is installed (faster, same outputs;
-    such a model cannot be trained on). Raises ``InputError`` for an unknown model or a device that is not there,
-    ``WeightsError`` for every fault of the file.
+    norms into the convolutions and, on a CPU, runs them by ONNX Runtime where that is installed (faster; such a model
+    cannot be trained on). ``precision`` "auto" lets ONNX Runtime use 8-bit integers on x86-64 where the card has the
+    activations' ranges, which moves keypoints by half a pixel (docs/network.md); "float32" gives torch's outputs.
+    Raises ``InputError`` for an unknown model or precision or a device that is not there, ``WeightsError`` for every
+    fault of the file.
     """
-    config = get_config(name)
+    config, precision = get_config(name), check_precision(precision)
     target = resolve_device(device)
     path = Path(path) if path is not None else WEIGHTS_FOLDER / f"{config.name}.safetensors"
     state, card = load_state(path, config.name)
@@ -278,6 +291,7 @@ def load_model(
         return model.to(target)
     model = fuse_batch_norms(model).to(target)
     if target.type == "cpu":
-        model.engine = engine(config.name, EvidenceGraph(model.evidence))
+        ranges = check_ranges(card.activation_ranges) if precision == "auto" else None
+        model.engine = engine(config.name, EvidenceGraph(model.evidence), ranges)
         model.single = SingleRegressor(model.regressor, model.hand) if isinstance(model.hand, HandModel) else None
     return model
