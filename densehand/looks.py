@@ -5,7 +5,8 @@ whole picture, for a hand that fills it. So a photo with a clear hand costs no m
 
 Again. The network answers best where the hand fills its crop as in training. Where the crop of a box, or of the whole
 picture, is not the one that the hand found in it asks for, the network looks there. Detected boxes are set around the
-hand that way; given ones stay what they are, and the new look counts only where the network is surer in it of a hand.
+hand that way; given ones stay what they are, and the new look counts unless the network is clearly less sure in it of a
+hand.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ SAME_WINDOW = 0.75
 
 MOST_LOOKS = 2
 """… at most this many times where the box was detected, once where it was given."""
+
+LESS_SURE = 1.0
+"""Of a given box the second look counts unless its log-odds of a hand are lower by more than this."""
 
 Witness = Literal["nobody", "detector", "network", "caller"]
 

@@ -33,7 +33,7 @@ from densehand.camera import Crop, default_focal
 from densehand.crops import CropAnswer, CropReader, probability
 from densehand.errors import InputError
 from densehand.hand import HandModel
-from densehand.looks import MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
+from densehand.looks import LESS_SURE, MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
 from densehand.metrics import tight_box
 from densehand.network.zoo import open_model, resolve_device
 from densehand.photo import HandBox, Photo
@@ -199,7 +199,7 @@ class HandEstimator:
             waiting = []
             for k, answer in zip(again, self._run(photos, list(again.values())), strict=True):
                 detected = jobs[k].score is not None
-                if detected or answer.hand > answers[k].hand:
+                if detected or answer.hand > answers[k].hand - LESS_SURE:
                     jobs[k], answers[k] = again[k], answer
                 if detected:
                     waiting.append(k)

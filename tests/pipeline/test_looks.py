@@ -51,8 +51,9 @@ def test_a_box_beside_its_hand_looks_again_around_the_hand(network, image, monke
     np.testing.assert_allclose(second.keypoints_2d, around.keypoints_2d, atol=0.05)
 
 
-def test_of_two_looks_at_a_given_box_the_one_surer_of_a_hand_counts(network, image, monkeypatch):
+def test_of_two_looks_at_a_given_box_the_second_counts_unless_less_sure_of_a_hand(network, image, monkeypatch):
     """It looks again where no crop fits well enough, and the box stays what it was."""
+    monkeypatch.setattr("densehand.pipeline.LESS_SURE", 0.1)
     estimator, taken = HandEstimator(network, device="cpu", refine="off"), []
     for x in range(0, 160, 20):
         box = HandBox((20.0 + x, 40.0, 90.0 + x, 150.0), "right")
@@ -65,7 +66,7 @@ def test_of_two_looks_at_a_given_box_the_one_surer_of_a_hand_counts(network, ima
             looks = estimator.crops.run([Photo(image)], [(0, Crop.from_box(box.box)), (0, crop)])
         monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)
         (second,) = estimator(image, [box])
-        taken.append(bool(looks[1].hand > looks[0].hand))
+        taken.append(bool(looks[1].hand > looks[0].hand - 0.1))
         expected = crop.to_image(looks[1].keypoints) if taken[-1] else first.keypoints_2d
         np.testing.assert_allclose(second.keypoints_2d, expected, atol=0.05)
         np.testing.assert_array_equal(second.box, np.float32(box.box))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from untrained import BOX, any_score, detector_of, shown
 
-from densehand.camera import Crop, project_pinhole
+from densehand.camera import SHOWN, Crop, project_pinhole
 from densehand.crops import log_odds
 from densehand.detect import Detection
 from densehand.looks import DETECTORS_SIDE
@@ -182,7 +182,8 @@ def test_no_hands(network, image):
 
 def test_whole_image_is_the_crop_itself(estimator, image):
     hand = estimator(image, whole_image=True, side="right")[0]
-    square = estimator(image, [HandBox((140 - 280 / 3, 100 - 280 / 3, 140 + 280 / 3, 100 + 280 / 3), "right")])[0]
+    half = 280 / 3 / SHOWN  # of the box whose crop's shown part is as wide as the picture
+    square = estimator(image, [HandBox((140 - half, 100 - half, 140 + half, 100 + half), "right")])[0]
     np.testing.assert_allclose(hand.keypoints_2d, square.keypoints_2d, atol=0.5)  # the box is rounded to float32
     np.testing.assert_allclose(hand.box, [*hand.keypoints_2d.min(axis=0), *hand.keypoints_2d.max(axis=0)])
 
