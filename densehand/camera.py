@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,10 @@ class Crop:
         if box is None or not can_be_shown(box):
             return cls((width / 2, height / 2), max(width, height) / 2)
         return cls(tuple((box[:2] + box[2:]) / 2), max(HOUSE_PADDING * float((box[2:] - box[:2]).max()), 8.0) / 2)
+
+    def times(self, factor: float) -> Crop:
+        """The square around the same centre that is `factor` times as wide."""
+        return replace(self, half_side=factor * self.half_side)
 
     @property
     def box(self) -> tuple[float, float, float, float]:

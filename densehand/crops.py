@@ -127,8 +127,7 @@ class CropReader:
         size = self.network.config.input_size
         for start in range(0, len(crops), self.batch):
             part = crops[start : start + self.batch]
-            shown = [(index, replace(crop, half_side=SHOWN * crop.half_side)) for index, crop in part]
-            pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in shown])
+            pixels = np.stack([crop_image(photos[index].image, crop.times(SHOWN), size) for index, crop in part])
             images = to_batch(pixels, self.device)
             estimate = self.network(images)
             refined = self._refined(images, estimate, refine)
@@ -165,8 +164,7 @@ class CropReader:
         size = round(REACH * self.network.config.input_size)
         for start in range(0, len(crops), self.batch):
             part = crops[start : start + self.batch]
-            wider = [(index, replace(crop, half_side=REACH * crop.half_side)) for index, crop in part]
-            pixels = np.stack([crop_image(photos[index].image, crop, size) for index, crop in wider])
+            pixels = np.stack([crop_image(photos[index].image, crop.times(REACH), size) for index, crop in part])
             images = torch.from_numpy(pixels).to(self.device)
             centre = torch.zeros(len(part), 2, device=self.device)
             half = torch.full((len(part),), 1 / REACH, device=self.device)

@@ -1,6 +1,5 @@
 """What is read of a crop: meshes are made once a batch and only when asked for; the rest follows from h."""
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,7 +94,7 @@ def test_the_network_is_shown_the_middle_of_a_crop_and_answers_for_the_whole(ref
     reader, network = estimator.crops, estimator.network
     photo = Photo(read_image(PHOTO))
     crop = Crop.from_box(estimator(photo.image)[0].box, mirrored=True)
-    middle = replace(crop, half_side=SHOWN * crop.half_side)
+    middle = crop.times(SHOWN)
     with torch.no_grad():
         (answer,) = reader.run([photo], [(0, crop)], refine)
     pixels = torch.from_numpy(crop_image(photo.image, middle, network.config.input_size))

@@ -21,7 +21,7 @@ from densehand.attributes import (
     typology_angle,
     view_group,
 )
-from densehand.camera import HOUSE_PADDING, SHOWN, Crop
+from densehand.camera import SHOWN, Crop
 from densehand.errors import InputError
 from densehand.evaluation.cases import FIXTURES, open_cases
 from densehand.evaluation.errors import known_joints, known_keypoints
@@ -90,7 +90,7 @@ def fixture_hands(folder: Path, size: int) -> Cases:
         if sample.problem is not None or case.box is None or sample.side is None or not known_keypoints(case).any():
             continue
         mirrored = sample.side == "left"
-        crop = Crop.from_box(case.box, HOUSE_PADDING * SHOWN, mirrored)
+        crop = Crop.from_box(case.box, mirrored=mirrored).times(SHOWN)
         images.append(crop_image(sample.read_image(), crop, size))
         keypoints.append(crop.to_crop(case.labels))
         metric = np.full((21, 3), np.nan) if sample.joints_3d is None else sample.joints_3d * [1 - 2 * mirrored, 1, 1]

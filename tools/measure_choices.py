@@ -25,8 +25,7 @@ from densehand.train.stream import load_records
 def summary(path: Path) -> str:
     """The table of a results file."""
     titles = {name: choice.title for name, choice in CHOICES.items()}
-    figures = {**FIGURES}
-    return compare.table(compare.stored(path), titles, figures, list(shared_of(BASE)), "usual")
+    return compare.table(compare.stored(path), titles, FIGURES, list(shared_of(BASE)), "usual")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 
 from densehand.ablation.compare import Figures
+from densehand.ablation.data import TEST_SEED
 from densehand.ablation.measure import TestHands, measure
 from densehand.ablation.training import fit
 from densehand.data.augmentation import WIDE_CROPS
@@ -26,14 +27,13 @@ from densehand.network import zoo
 from densehand.network.config import CONFIGS
 from densehand.network.estimator import DHPE
 from densehand.options import nested, updated
-from densehand.synth import Synthesizer
 from densehand.train.config import LossWeights, TrainConfig
 from densehand.train.module import Training
-from densehand.train.stream import CHUNK, BatchStream, SynthPool, likeness, pool_size, rarity
+from densehand.train.stream import BatchStream, SynthPool
 from densehand.train.validate import HeldBackPhotos
 
 USUAL = replace(WIDE_CROPS, occluder=0.35, blur=0.4, backdrop=0.5)
-TESTED, TEST_SEED = 300, 1_000_003  # rendered hands to measure on, of no training's seed
+TESTED = 300  # rendered hands to measure on
 
 BASE = TrainConfig(
     size=96, steps=240, warmup=24, ema=0.98, photo_share=0.56, negative_share=0.06, rare=1.2, pool=512,
@@ -126,15 +126,9 @@ class Measurement:
     def __init__(self, base: TrainConfig, held_back: Records, tested: int = TESTED) -> None:
         self.base, self.hand = base, HandModel.load("open")
         self.held_back = held_back
-        self.stream = BatchStream(replace(base, photo_share=max(base.photo_share, 0.5), pool=CHUNK), self.hand)
-        self.rendered = self._synthesizer(base).records(tested, torch.Generator().manual_seed(TEST_SEED))
+        self.stream = BatchStream(base, self.hand)
+        self.rendered = self.stream.synthesizer().records(tested, torch.Generator().manual_seed(TEST_SEED))
         self.pools: dict[tuple[Any, ...], SynthPool] = {}
-
-    def _synthesizer(self, config: TrainConfig) -> Synthesizer:
-        photos = self.stream.photos
-        poses = None if photos is None else photos.pose[photos.trust > 0.5]
-        backgrounds = self.stream.backgrounds
-        return Synthesizer(self.hand, backgrounds, "cpu", pool_size(config.size), poses=poses, config=config.synthesis)
 
     def batches(self, config: TrainConfig) -> BatchStream:
         """A row's stream: photos and pictures are loaded, and hands of a seed rendered, once for all rows."""
@@ -142,13 +136,10 @@ class Measurement:
         stream.config = config
         known = (config.seed, config.size, config.pool, config.synthesis)
         if known not in self.pools:
-            self.pools[known] = SynthPool(self._synthesizer(config), config.pool, config.seed)
+            self.pools[known] = SynthPool(stream.synthesizer(), config.pool, config.seed)
         stream.pool = self.pools[known]
-        if not config.rare:
-            stream.rarity = None
-        elif stream.photos is not None:
-            believed = 0.1 + stream.photos.keypoint_weight.mean(1)
-            stream.rarity = rarity(likeness(stream.photos), config.rare) * believed
+        if config.rare != self.base.rare:
+            stream.rarity = stream.weigh_photos()
         return stream
 
     def figures(self, network: DHPE, size: int) -> dict[str, float]:

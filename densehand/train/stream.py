@@ -168,19 +168,28 @@ class BatchStream:
         self.pool: SynthPool | None = None
         self.views: SynthPool | None = None  # new views of the photos' hands
         if counts["synthetic"] or counts["selfsup"]:
-            from densehand.synth.sampler import Synthesizer
-
-            known = [records.pose[records.trust > 0.5] for _, records in self.real]
-            poses = torch.cat(known) if known else None
-            size = pool_size(config.size)
-            synthesizer = Synthesizer(
-                self.hand, self.backgrounds, self.device, size, poses=poses, config=config.synthesis
-            )
+            synthesizer = self.synthesizer()
             own = config.rank_batches == "own"
             if counts["synthetic"]:
                 self.pool = SynthPool(synthesizer, config.pool, config.seed, own)
             if counts["selfsup"]:
                 self.views = SynthPool(self._reseeder(synthesizer), config.pool // 4, config.seed + 1, own)
+
+    def synthesizer(self) -> Synthesizer:
+        """Renders hands in poses around those of the trusted photos, before the backgrounds."""
+        from densehand.synth.sampler import Synthesizer
+
+        known = [records.pose[records.trust > 0.5] for _, records in self.real]
+        poses = torch.cat(known) if known else None
+        size, how = pool_size(self.config.size), self.config.synthesis
+        return Synthesizer(self.hand, self.backgrounds, self.device, size, poses=poses, config=how)
+
+    def weigh_photos(self) -> Tensor | None:
+        """How often each photo is drawn under `config.rare`; None: all alike."""
+        if self.photos is None or not self.config.rare:
+            return None
+        believed = 0.1 + self.photos.keypoint_weight.mean(1)
+        return rarity(likeness(self.photos), self.config.rare) * believed
 
     def _reseeder(self, synthesizer: Synthesizer) -> Reseeder:
         from densehand.train.selfsup import Reseeder
@@ -197,9 +206,7 @@ class BatchStream:
             lacking = self.skipped["photos"] = Skipped()
             self.photos = load_records(config.photos, self.hand, config.fits, skipped=lacking).to(self.device)
             self.real.append((config.photos_weight, self.photos))
-            if config.rare:
-                believed = 0.1 + self.photos.keypoint_weight.mean(1)
-                self.rarity = rarity(likeness(self.photos), config.rare) * believed
+            self.rarity = self.weigh_photos()
         for share in config.dataset:
             parts, lacking = load_dataset(
                 share.name, share.root, self.hand, share.split or None, share.limit, config.seed

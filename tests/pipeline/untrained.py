@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from densehand.camera import HOUSE_PADDING, SHOWN, Crop
+from densehand.camera import SHOWN, Crop
 from densehand.detect import Detection
 from densehand.network.zoo import build_model
 from densehand.resample import crop_image
@@ -13,7 +13,7 @@ BOX = (60.0, 40.0, 150.0, 160.0)
 
 def shown(box, mirrored: bool = False) -> Crop:
     """What the network is shown of a box."""
-    return Crop.from_box(box, HOUSE_PADDING * SHOWN, mirrored)
+    return Crop.from_box(box, mirrored=mirrored).times(SHOWN)
 
 
 def waves() -> np.ndarray:
