@@ -27,6 +27,7 @@ __all__ = [
     "Crop",
     "can_be_shown",
     "default_focal",
+    "in_plane",
     "project_pinhole",
 ]
 
@@ -155,11 +156,19 @@ class Crop:
         factor = [-self.half_side if self.mirrored else self.half_side, self.half_side] + [self.half_side] * depth
         return _like(factor, points), _like([*self.center] + [0.0] * depth, points)
 
-    def crop_to_image_affine(self, size: int) -> Float[np.ndarray, "2 3"]:
-        """Matrix A with ``(x, y) = A @ (column, row, 1)``: pixels of a size × size crop to image pixels."""
-        step, sign = 2 * self.half_side / size, -1.0 if self.mirrored else 1.0
-        corner = np.array(self.center) - np.array([sign, 1.0]) * self.half_side
-        return np.array([[sign * step, 0.0, corner[0]], [0.0, step, corner[1]]])
+    def crop_to_image_affine(self, size: int, turn: float = 0.0) -> Float[np.ndarray, "2 3"]:
+        """Matrix A with ``(x, y) = A @ (column, row, 1)``: pixels of a size × size crop to image pixels.
+
+        turn: radians by which what is shown is turned inside the crop: its up is the crop's `in_plane(turn) @ (0, -1)`.
+        """
+        axes = 2 * self.half_side / size * np.diag([-1.0 if self.mirrored else 1.0, 1.0]) @ in_plane(turn)
+        return np.column_stack([axes, np.array(self.center) - axes.sum(axis=1) * (size / 2)])
+
+
+def in_plane(angle: float) -> Float[np.ndarray, "2 2"]:
+    """The turn of the picture's plane (x right, y down) by `angle` radians, clockwise as one sees it."""
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s], [s, c]])
 
 
 def can_be_shown(box: Float[np.ndarray, "4"]) -> bool:

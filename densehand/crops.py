@@ -1,6 +1,7 @@
 """The network on crops of photos: pixels in, its answer on the CPU out.
 
-Asked for a crop, the network is shown the middle `SHOWN` of it; what it says is carried to the units of the whole crop.
+Asked for a crop, the network is shown the middle `SHOWN` of it, turned as the look asks; what it says is carried back
+to the units of the whole crop as it lies in the photo.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
-from densehand.camera import SHOWN, Crop
+from densehand.camera import SHOWN, Crop, in_plane
 from densehand.hand import HandModel
 from densehand.hand.numpy_skin import mesh_of
 from densehand.hand.vector_skeleton import FEW
 from densehand.network.engine import to_batch
-from densehand.network.mesh import MeshParameters, decode, rescaled
+from densehand.network.mesh import MeshParameters, decode, rescaled, turned
 from densehand.network.single import decode_few
 from densehand.photo import Photo
 from densehand.refine.modes import FAST, PAPER
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
 
 CERTAIN = 6.0
 """Log-odds of one witness are cut here: none is ever surer than 400 : 1."""
+
+
+class Look(NamedTuple):
+    """What the network is asked for: a crop of the photo of that number, its pixels turned inside it by `turn` radians
+    (`Crop.crop_to_image_affine`)."""
+
+    photo: int
+    crop: Crop
+    turn: float = 0.0
 
 
 class Meshes:
@@ -121,17 +131,15 @@ class CropReader:
     def __init__(self, network: DHPE, hand: HandModel, device: torch.device, batch: int) -> None:
         self.network, self.hand, self.device, self.batch = network, hand, device, batch
 
-    def run(self, photos: Sequence[Photo], crops: list[tuple[int, Crop]], refine: int = 0) -> list[CropAnswer]:
-        """The answer on each crop (index of its photo, crop), after `refine` steps of testing refinement."""
+    def run(self, photos: Sequence[Photo], looks: Sequence[Look], refine: int = 0) -> list[CropAnswer]:
+        """The answer on each crop, after `refine` steps of testing refinement."""
         answers: list[CropAnswer] = []
-        size = self.network.config.input_size
-        for start in range(0, len(crops), self.batch):
-            part = crops[start : start + self.batch]
-            pixels = np.stack([crop_image(photos[index].image, crop.times(SHOWN), size) for index, crop in part])
-            images = to_batch(pixels, self.device)
+        for start in range(0, len(looks), self.batch):
+            part = looks[start : start + self.batch]
+            images = to_batch(_pixels(photos, part, SHOWN, self.network.config.input_size), self.device)
             estimate = self.network(images)
             refined = self._refined(images, estimate, refine)
-            read = self._read(estimate, refined, [crop.mirrored for _, crop in part])
+            read = self._read(estimate, refined, part)
             if refined is not None:
                 notes = zip(read, _notes(PAPER, refined), strict=True)
                 read = [replace(answer, refinement=note.scaled(SHOWN)) for answer, note in notes]
@@ -155,22 +163,21 @@ class CropReader:
         return refined
 
     def consensus(
-        self, photos: Sequence[Photo], crops: list[tuple[int, Crop]], answers: list[CropAnswer]
+        self, photos: Sequence[Photo], looks: Sequence[Look], answers: Sequence[CropAnswer]
     ) -> list[CropAnswer]:
         """The answers with the mean over several views of each crop in place of mesh, keypoints and confidence."""
         from densehand.views import CONSENSUS, REACH, consensus, look, to_crop
 
         agreed: list[CropAnswer] = []
         size = round(REACH * self.network.config.input_size)
-        for start in range(0, len(crops), self.batch):
-            part = crops[start : start + self.batch]
-            pixels = np.stack([crop_image(photos[index].image, crop.times(REACH), size) for index, crop in part])
-            images = torch.from_numpy(pixels).to(self.device)
+        for start in range(0, len(looks), self.batch):
+            part = looks[start : start + self.batch]
+            images = torch.from_numpy(_pixels(photos, part, REACH, size)).to(self.device)
             centre = torch.zeros(len(part), 2, device=self.device)
             half = torch.full((len(part),), 1 / REACH, device=self.device)
             mesh, keypoints, confidence = consensus(look(self.network, images, centre, half, CONSENSUS, masks=False))
             points, sure = (keypoints * REACH).float().cpu().numpy(), confidence.float().cpu().numpy()
-            meshes = self._meshes(to_crop(mesh, centre, half))
+            points, meshes = self._turned_back(part, points, to_crop(mesh, centre, half))
             likely = self.network.calibration.keypoints(sure)
             rows = zip(answers[start : start + self.batch], meshes, points, likely, sure, strict=True)
             agreed += [replace(answer, keypoints=p, confidence=c, weight=w, **m) for answer, m, p, c, w in rows]
@@ -183,12 +190,9 @@ class CropReader:
 
         return refine_estimate(self.network, images, estimate, steps=steps)
 
-    def _read(self, estimate: Estimate, refined: Refined | None, mirrored: list[bool]) -> list[CropAnswer]:
-        """Bring a batch's answers to the CPU, one a crop, their scores calibrated."""
-        if refined is None:
-            meshes = self._meshes(rescaled(estimate.parameters[-1], SHOWN), SHOWN * estimate.skeletons[-1])
-        else:
-            meshes = self._meshes(rescaled(refined.h, SHOWN))
+    def _read(self, estimate: Estimate, refined: Refined | None, part: Sequence[Look]) -> list[CropAnswer]:
+        """Bring a batch's answers to the CPU, one a look, their scores calibrated."""
+        h, skeleton = (estimate.parameters[-1], estimate.skeletons[-1]) if refined is None else (refined.h, None)
         calibration = self.network.calibration
         columns: dict[str, np.ndarray] = {
             name: value.float().cpu().numpy()
@@ -198,23 +202,48 @@ class CropReader:
             }.items()
         }  # fmt: skip
         likely = calibration.keypoints(columns["confidence"])
+        sides = [min(max(calibration.side(odds), -CERTAIN), CERTAIN) for odds in columns["side"].tolist()]
+        known = None if skeleton is None else SHOWN * skeleton
+        points, meshes = self._turned_back(part, columns["keypoints"], rescaled(h, SHOWN), known)
         return [
             CropAnswer(
-                keypoints=columns["keypoints"][k],
+                keypoints=points[k],
                 confidence=likely[k],
                 weight=columns["confidence"][k],
                 **mesh,
-                right=float(np.clip(calibration.side(columns["side"][k]), -CERTAIN, CERTAIN)) * (-1 if flipped else 1),
+                right=sides[k] * (-1 if look.crop.mirrored else 1),
                 hand=float(columns["hand"][k]),
                 present=probability(calibration.hand(float(columns["hand"][k]))),
             )
-            for k, (flipped, mesh) in enumerate(zip(mirrored, meshes, strict=True))
+            for k, (look, mesh) in enumerate(zip(part, meshes, strict=True))
         ]
+
+    def _turned_back(
+        self,
+        looks: Sequence[Look],
+        points: Float[np.ndarray, "b 21 2"],
+        h: torch.Tensor,
+        skeleton: torch.Tensor | None = None,
+    ) -> tuple[Float[np.ndarray, "b 21 2"], list[dict[str, Any]]]:
+        """Keypoints, and `_meshes` of h, said of turned pixels: in the crops as they lie in the photos."""
+        if any(look.turn for look in looks):
+            plane = np.stack([in_plane(look.turn) for look in looks]).astype(np.float32)
+            points, skeleton = points @ plane.swapaxes(1, 2), None
+            h = turned(h, h.new_tensor([look.turn for look in looks]))
+        return points, self._meshes(h, skeleton)
 
     def _meshes(self, h: torch.Tensor, skeleton: torch.Tensor | None = None) -> list[dict[str, Any]]:
         """For each h, the entries of `CropAnswer` that follow from it; `skeleton`: its own in the crop, where known."""
         meshes = Meshes(self.network.hand, self.hand, h, skeleton)
         return [{"code": code, "meshes": meshes, "row": k} for k, code in enumerate(h.float().cpu().numpy())]
+
+
+def _pixels(
+    photos: Sequence[Photo], looks: Sequence[Look], zoom: float, size: int
+) -> UInt8[np.ndarray, "b size size 3"]:
+    """What is shown of each look: its crop `zoom` times as wide."""
+    cut = [(photos[index].image, crop.times(zoom), turn) for index, crop, turn in looks]
+    return np.stack([crop_image(image, crop, size, turn=turn) for image, crop, turn in cut])
 
 
 def _notes(mode: str, refined: Refined) -> list[Refinement]:

@@ -3,24 +3,27 @@
 Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, weaker ones are, and at last the
 whole picture, for a hand that fills it. So a photo with a clear hand costs no more than that hand.
 
-Again. The network answers best where the hand fills its crop as in training. Where the crop of a box, or of the whole
-picture, is not the one that the hand found in it asks for, the network looks there. Detected boxes are set around the
-hand that way; given ones stay what they are, and the new look counts unless the network is clearly less sure in it of a
-hand.
+Again. The network answers best where the hand fills its crop as in training, and stands upright in it, fingers up.
+Where the crop of a box, or of the whole picture, is not the one that the hand found in it asks for, the network looks
+there, the pixels turned. Detected boxes are set around the hand that way; given ones stay what they are, and the new
+look counts unless the network is clearly less sure in it of a hand.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from jaxtyping import Float
 
-from densehand.camera import SHOWN, Crop
-from densehand.crops import CERTAIN, CropAnswer, log_odds
+from densehand.camera import SHOWN, Crop, in_plane
+from densehand.crops import CERTAIN, CropAnswer, Look, log_odds
 from densehand.detect.detector import SURE
 from densehand.errors import InputError
+from densehand.hand.keypoints import KNUCKLES
 from densehand.metrics import box_iou, tight_box
 from densehand.photo import Photo, check_box, check_picture
 from densehand.result import SIDES
@@ -35,6 +38,9 @@ PROPOSED = 0.1
 MOST_WEAK = 4
 """… and of these no more than the best few."""
 
+DOUBT = 2.0
+"""Where the log-odds of the side are nearer to 0, the crop is looked at both ways."""
+
 WHOLE_PICTURE = 0.7
 """Stands for the detector's score where the whole picture is the crop, of which it says nothing."""
 
@@ -45,11 +51,18 @@ right, the detector 79.7 %, their sum 96.1 %, the sum with this share 98.0 %."""
 SAME_WINDOW = 0.75
 """Where a crop overlaps the one that the hand found in it asks for by less (IoU), that one is looked at too …"""
 
+ASKEW = math.radians(30)
+"""… and where the fingers of the hand found are turned from upright by more, the crop is turned for the next look, …"""
+
+END_ON = 0.2
+"""… if the palm, wrist to knuckles, is at least this share of the hand's box long: else its turn is a guess."""
+
 MOST_LOOKS = 2
 """… at most this many times where the box was detected, once where it was given."""
 
 LESS_SURE = 1.0
-"""Of a given box the second look counts unless its log-odds of a hand are lower by more than this."""
+"""Of a given box the second look counts unless its log-odds of a hand are lower by more than this (than the first's, or
+than `CERTAIN`)."""
 
 Witness = Literal["nobody", "detector", "network", "caller"]
 
@@ -65,6 +78,11 @@ class Job:
     witness: Witness  # … and whose word that is; nobody's is 0
     score: float | None  # the detector's
     least: float = 0.0  # where detected: a lower score is no hand's
+    turn: float = 0.0  # radians, of the hand's fingers in the crop from upright
+
+    @property
+    def look(self) -> Look:
+        return Look(self.photo, self.crop, self.turn)
 
     @property
     def settled(self) -> bool:
@@ -72,9 +90,9 @@ class Job:
         return self.witness in ("network", "caller")
 
     @property
-    def turned(self) -> Job:
+    def other_side(self) -> Job:
         """The same crop as if the hand were the other one."""
-        return replace(self, crop=replace(self.crop, mirrored=not self.crop.mirrored))
+        return replace(self, crop=replace(self.crop, mirrored=not self.crop.mirrored), turn=-self.turn)
 
 
 def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> list[list[Job]]:
@@ -117,12 +135,27 @@ def _job(index: int, crop: Crop, box: np.ndarray | None, side: str, right: float
 
 
 def fitted(job: Job, answer: CropAnswer) -> Job | None:
-    """The job with the crop that the hand found asks for; None where its own is near enough."""
-    box = tight_box(job.crop.to_image(answer.projected))
-    if not np.isfinite(box).all():
+    """The job with the crop and turn that the hand found asks for; None where its own are near enough."""
+    points = answer.projected
+    if not np.isfinite(points).all():
         return None
-    crop = replace(Crop.from_box(box), mirrored=job.crop.mirrored)
+    upright = turn_of(points)
+    askew = upright is not None and abs(math.remainder(upright - job.turn, math.tau)) > ASKEW
+    turn = upright if upright is not None and askew else job.turn
+    around = Crop.from_box(tight_box(points @ in_plane(turn)))  # in the crop turned upright
+    middle = job.crop.to_image(in_plane(turn) @ around.center)
+    crop = Crop(tuple(middle), around.half_side * job.crop.half_side, job.crop.mirrored)
     windows = np.array([crop.box, job.crop.box], dtype=np.float32)
-    if box_iou(windows[:1], windows[1:])[0, 0] >= SAME_WINDOW:
+    if not askew and box_iou(windows[:1], windows[1:])[0, 0] >= SAME_WINDOW:
         return None
-    return replace(job, crop=crop, box=job.box if job.score is None else box)
+    box = job.box if job.score is None else tight_box(job.crop.to_image(points))
+    if askew and job.witness == "network":
+        job = replace(job, witness="nobody", right=0.0)  # sides of hands that are not upright are guesses
+    return replace(job, crop=crop, turn=turn, box=box)
+
+
+def turn_of(points: Float[np.ndarray, "21 2"]) -> float | None:
+    """Radians by which the hand's palm is turned from upright (crop units); None where it is seen end on."""
+    x, y = points[list(KNUCKLES[1:])].mean(axis=0) - points[0]
+    far = math.hypot(x, y)
+    return math.atan2(x, -y) if far > END_ON * max(np.ptp(points, axis=0)) else None

@@ -7,12 +7,12 @@ mirrored back. Where nobody gives the side, three witnesses decide, each with a 
 - the network's `side_logit` on the crop as it is;
 - the network's `side_logit` on the mirrored crop, its sign turned.
 
-A crop with a detected side is run in that orientation. Only if the sum of the log-odds then points to the other side
-is it run mirrored too; a crop without any side is run both ways (of a whole picture, where it seems to show a hand).
-The two network answers are averaged (they see the same pixels), a quarter of the detector's log-odds is added, and the
+A crop with a detected side is run in that orientation. Only if the sum of the log-odds then points to the other side,
+or hardly to this one, is it run mirrored too; a crop without any side is run both ways (of a whole picture, where it
+seems to show a hand), and again where the hand turns out not to be upright, as sides of such hands are guesses. The two network answers are averaged (they see the same pixels), a quarter of the detector's log-odds is added, and the
 estimate of the orientation that agrees with the sum is kept. `side_score` is the probability of the side chosen.
 
-Crops. `looks.py` says which are looked at, in which order, and where the network looks again.
+Crops. `looks.py` says which are looked at, in which order, and where the network looks again, closer or upright.
 
 Scores. `score` is the network's hand probability; for detected boxes, the detector has its say (`selection.py`).
 """
@@ -29,11 +29,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from densehand.camera import Crop, default_focal
-from densehand.crops import CropAnswer, CropReader, probability
+from densehand.camera import default_focal
+from densehand.crops import CERTAIN, CropAnswer, CropReader, probability
 from densehand.errors import InputError
 from densehand.hand import HandModel
-from densehand.looks import LESS_SURE, MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
+from densehand.looks import DOUBT, LESS_SURE, MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
 from densehand.metrics import tight_box
 from densehand.network.zoo import open_model, resolve_device
 from densehand.photo import HandBox, Photo
@@ -150,14 +150,14 @@ class HandEstimator:
         while any(waiting):  # a round of each photo that has one left
             tried = [job for rounds in waiting if rounds for job in rounds.pop(0)]
             sided = self._settle(photos, tried, self._run(photos, tried))
-            for job, look in zip(*self._look_again(photos, *sided), strict=True):
-                if job.score is None or self._score(job, look) >= job.least:
+            upright = self._settle(photos, *self._look_again(photos, *sided))
+            for job, answer in zip(*upright, strict=True):
+                if job.score is None or self._score(job, answer) >= job.least:
                     jobs.append(job)
-                    first.append(look)
+                    first.append(answer)
                     waiting[job.photo].clear()
-        answers = self._answer(photos, jobs, first)
         hands: list[list[Hand]] = [[] for _ in photos]
-        for job, answer in zip(jobs, answers, strict=True):
+        for job, answer in zip(*self._answer(photos, jobs, first), strict=True):
             hands[job.photo].append(self._hand(photos[job.photo], job, answer))
         found = [photo.boxes is None and not photo.whole_image for photo in photos]
         return [
@@ -165,17 +165,17 @@ class HandEstimator:
         ]
 
     def _run(self, photos: Sequence[Photo], jobs: Sequence[Job]) -> list[CropAnswer]:
-        return self.crops.run(photos, [(job.photo, job.crop) for job in jobs])
+        return self.crops.run(photos, [job.look for job in jobs])
 
     def _both_ways(
         self, photos: Sequence[Photo], jobs: Sequence[Job], answers: Sequence[CropAnswer], rows: Sequence[int]
     ) -> tuple[list[Job], list[CropAnswer]]:
         """The crops of these rows are looked at mirrored too, and the orientation of the side found is kept."""
         jobs, answers = list(jobs), list(answers)
-        for k, turned in zip(rows, self._run(photos, [jobs[k].turned for k in rows]), strict=True):
-            right = jobs[k].right + (answers[k].right + turned.right) / 2
+        for k, other in zip(rows, self._run(photos, [jobs[k].other_side for k in rows]), strict=True):
+            right = jobs[k].right + (answers[k].right + other.right) / 2
             if (right < 0) != jobs[k].crop.mirrored:
-                jobs[k], answers[k] = jobs[k].turned, turned
+                jobs[k], answers[k] = jobs[k].other_side, other
             jobs[k] = replace(jobs[k], right=right, witness="network")
         return jobs, answers
 
@@ -199,7 +199,7 @@ class HandEstimator:
             waiting = []
             for k, answer in zip(again, self._run(photos, list(again.values())), strict=True):
                 detected = jobs[k].score is not None
-                if detected or answer.hand > answers[k].hand - LESS_SURE:
+                if detected or answer.hand > min(answers[k].hand, CERTAIN) - LESS_SURE:
                     jobs[k], answers[k] = again[k], answer
                 if detected:
                     waiting.append(k)
@@ -207,25 +207,19 @@ class HandEstimator:
 
     def _answer(
         self, photos: Sequence[Photo], jobs: list[Job], first: list[CropAnswer]
-    ) -> list[tuple[Crop, CropAnswer, float]]:
-        """For each job: the crop of the side chosen, the network's answer on it, and the log-odds of a right hand."""
-        odds = [_odds(job, look) for job, look in zip(jobs, first, strict=True)]
-        doubtful = [k for k, job in enumerate(jobs) if not job.settled and (odds[k] < 0) != job.crop.mirrored]
-        jobs, looks = self._both_ways(photos, jobs, first, doubtful)
-        chosen = [(job.crop, look, _odds(job, look)) for job, look in zip(jobs, looks, strict=True)]
+    ) -> tuple[list[Job], list[CropAnswer]]:
+        """The jobs with the crops of the sides chosen, and what is said of the hands in them, refined."""
+        odds = [_odds(job, answer) * (-1 if job.crop.mirrored else 1) for job, answer in zip(jobs, first, strict=True)]
+        doubtful = [k for k, job in enumerate(jobs) if not job.settled and odds[k] < DOUBT]
+        jobs, answers = self._both_ways(photos, jobs, first, doubtful)
+        looks = [job.look for job in jobs]
         if self.consensus:
-            kept = [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)]
-            agreed = self.crops.consensus(photos, kept, [answer for _, answer, _ in chosen])
-            chosen = [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, agreed, strict=True)]
+            answers = self.crops.consensus(photos, looks, answers)
         if self.refine == FAST:
-            final = self.crops.refine_fast([answer for _, answer, _ in chosen])
+            answers = self.crops.refine_fast(answers)
         elif self.refine:  # only now, so that no step is spent on an orientation that is not kept
-            final = self.crops.run(
-                photos, [(job.photo, crop) for job, (crop, *_) in zip(jobs, chosen, strict=True)], int(self.refine)
-            )
-        else:
-            return chosen
-        return [(crop, answer, odds) for (crop, _, odds), answer in zip(chosen, final, strict=True)]
+            answers = self.crops.run(photos, looks, int(self.refine))
+        return jobs, answers
 
     def _score(self, job: Job, answer: CropAnswer) -> float:
         """How surely a hand is there; of given boxes what the network says alone."""
@@ -233,9 +227,9 @@ class HandEstimator:
             return answer.present
         return combined_score(answer.hand, job.score, float(answer.weight.mean()))
 
-    def _hand(self, photo: Photo, job: Job, chosen: tuple[Crop, CropAnswer, float]) -> Hand:
+    def _hand(self, photo: Photo, job: Job, answer: CropAnswer) -> Hand:
         """Crop units → the full photo and the camera."""
-        crop, answer, odds = chosen
+        crop, odds = job.crop, _odds(job, answer)
         height, width = photo.image.shape[:2]
         side = "left" if crop.mirrored else "right"
         keypoints = crop.to_image(answer.keypoints)
@@ -268,6 +262,6 @@ class HandEstimator:
         )
 
 
-def _odds(job: Job, look: CropAnswer) -> float:
+def _odds(job: Job, answer: CropAnswer) -> float:
     """Log-odds of a right hand, by all that were heard of it."""
-    return job.right + (0.0 if job.settled else look.right)
+    return job.right + (0.0 if job.settled else answer.right)

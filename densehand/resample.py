@@ -18,6 +18,7 @@ def crop_image(
     crop: Crop,
     size: int,
     border: Literal["constant", "replicate"] = "constant",
+    turn: float = 0.0,
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Resample the crop's window to size × size pixels, mirrored if the crop is.
 
@@ -29,6 +30,7 @@ def crop_image(
         crop: the window; it may reach outside the image.
         size: side of the result, pixels.
         border: what lies outside the image: black or the nearest edge pixel.
+        turn: radians by which the pixels are turned inside the crop (`Crop.crop_to_image_affine`).
 
     Raises:
         InputError: the image is not a non-empty H×W×3 array of 8 bit, or size < 1.
@@ -39,7 +41,8 @@ def crop_image(
         raise InputError(f"cannot crop {image.shape[1]} × {image.shape[0]} pixels to {size} × {size}")
     mode = {"constant": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}[border]
     shrink = 2 * crop.half_side / size
-    patch, origin = _region(image, crop, margin=2 + 2 * shrink)
+    corners = abs(math.sin(turn)) + abs(math.cos(turn)) - 1  # of the turned square reach out of the crop
+    patch, origin = _region(image, crop, margin=2 + 2 * shrink + corners * crop.half_side)
     # In two steps: whole blocks of r × r pixels are averaged first, which cv2 does fast, then few bilinear samples.
     r = min(max(int(shrink), 1), max(patch.shape[:2]))
     if r > 1:
@@ -47,7 +50,7 @@ def crop_image(
         patch = _block_means(patch, r)
     samples = math.ceil(min(shrink / r, 2) / 1.125)
     fine = size * samples
-    to_image = crop.crop_to_image_affine(fine)
+    to_image = crop.crop_to_image_affine(fine, turn)
     to_image[:, 2] = (to_image[:, 2] - origin) / r
     to_image[:, :2] /= r
     to_image[:, 2] += 0.5 * (to_image[:, 0] + to_image[:, 1]) - 0.5  # cv2 counts from pixel centres

@@ -1,5 +1,7 @@
 """Cameras and frames: round trips, pixels that land where they should."""
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densehand import camera
-from densehand.camera import Crop, can_be_shown
+from densehand.camera import Crop, can_be_shown, in_plane
 from densehand.errors import InputError
 from densehand.resample import crop_image
 
@@ -58,10 +60,10 @@ def test_boxes_that_cannot_be_shown(box: list) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(crops, st.tuples(pixel, pixel), st.integers(1, 512))
-def test_affine_agrees_with_to_image(crop: Crop, point: tuple, size: int) -> None:
-    place = crop.crop_to_image_affine(size) @ np.array([*point, 1.0])
-    expected = crop.to_image(2 * np.array(point) / size - 1)
+@given(crops, st.tuples(pixel, pixel), st.integers(1, 512), st.one_of(st.just(0.0), st.floats(-4, 4)))
+def test_affine_agrees_with_to_image(crop: Crop, point: tuple, size: int, turn: float) -> None:
+    place = crop.crop_to_image_affine(size, turn) @ np.array([*point, 1.0])
+    expected = crop.to_image(in_plane(turn) @ (2 * np.array(point) / size - 1))
     np.testing.assert_allclose(place, expected, rtol=1e-9, atol=1e-8 * max(1, crop.half_side / size * 5000))
 
 
@@ -117,11 +119,19 @@ def test_crop_image_puts_points_where_to_crop_says() -> None:
         blob = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2))
         image = np.repeat(blob[..., None], 3, axis=2).round().astype(np.uint8)
         crop = Crop(tuple(rng.uniform(90, 110, 2)), rng.uniform(60, 120), bool(rng.integers(2)))
-        size = int(rng.integers(40, 260))
-        patch = crop_image(image, crop, size)[..., 0].astype(float)
+        size, turn = int(rng.integers(40, 260)), rng.uniform(-4, 4) * rng.integers(2)
+        patch = crop_image(image, crop, size, turn=turn)[..., 0].astype(float)
         rows, columns = np.mgrid[0:size, 0:size] + 0.5
         found = np.array([(patch * columns).sum(), (patch * rows).sum()]) / patch.sum()
-        np.testing.assert_allclose(found, (crop.to_crop(np.array([x, y])) + 1) * size / 2, atol=0.08)
+        np.testing.assert_allclose(found, (crop.to_crop(np.array([x, y])) @ in_plane(turn) + 1) * size / 2, atol=0.08)
+
+
+def test_of_a_turned_crop_the_corners_are_seen_too() -> None:
+    image = np.full((120, 120, 3), 200, np.uint8)
+    assert crop_image(image, Crop((60, 60), 40), 50, turn=math.pi / 4).min() == 200  # its corners: 57 pixels away
+    quarter = np.random.default_rng(0).integers(0, 255, (120, 120, 3), dtype=np.uint8)
+    turned = crop_image(quarter, Crop((60, 60), 16), 32, turn=math.pi / 2)
+    np.testing.assert_array_equal(turned, np.rot90(quarter[44:76, 44:76]))
 
 
 def test_crop_image_outside_and_borders() -> None:

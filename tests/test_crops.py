@@ -1,14 +1,16 @@
 """What is read of a crop: meshes are made once a batch and only when asked for; the rest follows from h."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from densehand.camera import SHOWN, Crop
-from densehand.crops import CropAnswer, CropReader
+from densehand.camera import SHOWN, Crop, in_plane
+from densehand.crops import CropAnswer, CropReader, Look
 from densehand.hand import HandModel
 from densehand.hand.vector_skeleton import FEW
 from densehand.images import read_image
@@ -96,7 +98,7 @@ def test_the_network_is_shown_the_middle_of_a_crop_and_answers_for_the_whole(ref
     crop = Crop.from_box(estimator(photo.image)[0].box, mirrored=True)
     middle = crop.times(SHOWN)
     with torch.no_grad():
-        (answer,) = reader.run([photo], [(0, crop)], refine)
+        (answer,) = reader.run([photo], [Look(0, crop)], refine)
     pixels = torch.from_numpy(crop_image(photo.image, middle, network.config.input_size))
     images = pixels.permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
@@ -114,3 +116,27 @@ def test_the_network_is_shown_the_middle_of_a_crop_and_answers_for_the_whole(ref
         seen = skeleton_in_crop(network.hand, h)[0, :, :2].numpy()
     np.testing.assert_allclose(crop.to_image(answer.projected), middle.to_image(seen), atol=0.2)
     assert float(answer.h["scale"]) == pytest.approx(SHOWN * float(decode(h).scale[0]), rel=1e-4)
+
+
+@pytest.mark.parametrize("refine", [0, 2])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_look_at_a_turned_photo_says_the_same_turned(quarters: int, refine: int) -> None:
+    """By quarters, whose pixels are the same: keypoints and mesh come back as the hand lies in the photo."""
+    estimator = HandEstimator(device="cpu", refine="off")
+    upright = read_image(PHOTO)
+    upright = cv2.resize(upright, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)  # so that none is averaged
+    box = estimator(upright)[0].box
+    crop, turned = Crop.from_box(box), np.rot90(upright, -quarters)  # clockwise
+    angle = quarters * math.pi / 2
+    middle = in_plane(angle) @ (np.array(crop.center) - np.array(upright.shape[1::-1]) / 2)
+    there = Crop(tuple(middle + np.array(turned.shape[1::-1]) / 2), crop.half_side)
+    looks = [Look(0, crop), Look(1, there, angle), Look(1, there, angle + math.tau)]
+    with torch.no_grad():
+        plain, *others = estimator.crops.run([Photo(upright), Photo(turned.copy())], looks, refine)
+    around = np.eye(3)
+    around[:2, :2] = in_plane(angle)
+    for other in others:
+        np.testing.assert_allclose(other.keypoints, plain.keypoints @ in_plane(angle).T, atol=0.02)
+        np.testing.assert_allclose(other.projected, plain.projected @ in_plane(angle).T, atol=0.02)
+        np.testing.assert_allclose(other.vertices, plain.vertices @ around.T, atol=3e-3)
+        assert (other.right, other.hand) == pytest.approx((plain.right, plain.hand), abs=0.5)

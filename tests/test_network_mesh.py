@@ -10,6 +10,7 @@ from dummies import DummyHand, rotate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densehand.camera import in_plane
 from densehand.network.mesh import (
     R0,
     S0,
@@ -20,6 +21,7 @@ from densehand.network.mesh import (
     place,
     rescaled,
     skeleton_in_crop,
+    turned,
 )
 
 
@@ -168,3 +170,17 @@ def test_a_rescaled_hand_is_where_it_was(hand, seed, factor):
     double = copy.deepcopy(hand).double()
     torch.testing.assert_close(skeleton_in_crop(double, rescaled(h, factor)), factor * skeleton_in_crop(double, h))
     assert torch.equal(rescaled(h, factor)[:, :59], h[:, :59])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), angle=st.floats(-7, 7))
+def test_a_turned_hand_is_turned_in_the_plane_and_stays_what_it_was(hand, seed, angle):
+    h = 0.3 * torch.randn(3, 63, generator=torch.Generator().manual_seed(seed)).double()
+    double = copy.deepcopy(hand).double()
+    near = {"atol": 1e-6, "rtol": 1e-5}
+    found, before = skeleton_in_crop(double, turned(h, torch.full((3,), angle).double())), skeleton_in_crop(double, h)
+    torch.testing.assert_close(found[..., :2], before[..., :2] @ torch.from_numpy(in_plane(angle)).T, **near)
+    torch.testing.assert_close(found[..., 2], before[..., 2], **near)
+    back = turned(turned(h, torch.full((3,), angle).double()), torch.full((3,), -angle).double())
+    torch.testing.assert_close(decode(back).pose, decode(h).pose)
+    assert (turned(h, torch.full((3,), angle).double())[:, 55] >= -1).all()  # of two quaternions the one near R0

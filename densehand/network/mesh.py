@@ -87,6 +87,19 @@ def rescaled(h: Float[Tensor, "*b 63"], factor: float) -> Float[Tensor, "*b 63"]
     return torch.cat((h[..., :SCALE], scale, h[..., TRANSLATION] * factor), -1)
 
 
+def turned(h: Float[Tensor, "*b 63"], angle: Float[Tensor, "*b"]) -> Float[Tensor, "*b 63"]:
+    """h of the same hands in a crop that is turned back by `angle` (radians): they are turned by `camera.in_plane`."""
+    w, x, y, z = (h[..., ROTATION] + h.new_tensor([1.0, 0.0, 0.0, 0.0])).unbind(-1)
+    c, s = (angle / 2).cos(), (angle / 2).sin()
+    quaternion = torch.stack((c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w), -1)
+    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    identity = quaternion.new_tensor([1.0, 0.0, 0.0, 0.0])
+    x, y, z = h[..., TRANSLATION].unbind(-1)
+    c, s = angle.cos(), angle.sin()
+    moved = torch.stack((c * x - s * y, s * x + c * y, z), -1)
+    return torch.cat((h[..., : ROTATION.start], quaternion - identity, h[..., SCALE : SCALE + 1], moved), -1)
+
+
 def place(parameters: MeshParameters, points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
     """Points that are already rotated (metres, wrist at the origin) → crop units."""
     return parameters.scale[..., None, None] * points + parameters.translation[..., None, :]

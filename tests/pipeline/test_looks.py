@@ -4,18 +4,23 @@ import dataclasses
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from untrained import BOX, any_score, detector_of
 
-from densehand.camera import Crop
-from densehand.crops import CropReader
+from densehand.camera import Crop, in_plane
+from densehand.crops import CropReader, Look
 from densehand.detect import Detection, Detector
 from densehand.detect.boxes import Candidates
+from densehand.images import read_image
+from densehand.looks import turn_of
 from densehand.photo import HandBox, Photo
 from densehand.pipeline import HandEstimator
+
+PHOTO = Path(__file__).resolve().parent.parent.parent / "demo_photos" / "open_palm_1.jpg"
 
 
 def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch):
@@ -63,7 +68,7 @@ def test_of_two_looks_at_a_given_box_the_second_counts_unless_less_sure_of_a_han
         around = tuple(map(float, [*points.min(axis=0), *points.max(axis=0)]))
         crop = Crop.from_box(around)
         with torch.no_grad():
-            looks = estimator.crops.run([Photo(image)], [(0, Crop.from_box(box.box)), (0, crop)])
+            looks = estimator.crops.run([Photo(image)], [Look(0, Crop.from_box(box.box)), Look(0, crop)])
         monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)
         (second,) = estimator(image, [box])
         taken.append(bool(looks[1].hand > looks[0].hand - 0.1))
@@ -79,7 +84,7 @@ def test_an_unknown_side_is_settled_before_it_looks_again(network, image, monkey
     looked, original = [], CropReader.run
 
     def run(self, photos, crops, *rest):
-        looked.extend(crop for _, crop in crops)
+        looked.extend(crop for _, crop, _ in crops)
         return original(self, photos, crops, *rest)
 
     monkeypatch.setattr(CropReader, "run", run)
@@ -107,7 +112,7 @@ def rounds_of(monkeypatch, network, image, scores, hands):
 
     def run(self, photos, crops, *rest):
         names = []
-        for _, crop in crops:
+        for _, crop, _ in crops:
             found = [k for k, place in enumerate(PLACES) if Crop.from_box(place).center == crop.center]
             names.append(found[0] if found else "whole")
         looked.append(names)
@@ -190,3 +195,34 @@ def test_one_photo_is_estimated_without_torchs_compiler():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_hand_that_lies_turned_is_looked_at_upright(quarters):
+    """So a turned photo's hand is the upright one's, turned: in 2D and in 3D, found or given."""
+    upright = read_image(PHOTO)
+    estimator = HandEstimator(device="cpu", refine="off")
+    (plain,) = estimator(upright)
+    turned = np.rot90(upright, -quarters).copy()
+    turn, corner = in_plane(quarters * math.pi / 2), np.array(upright.shape[1::-1]) / 2
+    expected = (plain.keypoints_2d - corner) @ turn.T + np.array(turned.shape[1::-1]) / 2
+    size = np.ptp(plain.keypoints_2d, axis=0).max()
+    around = np.eye(3)
+    around[:2, :2] = turn
+    (found,) = estimator(turned)
+    (given,) = estimator(turned, [HandBox(tuple(map(float, [*expected.min(axis=0), *expected.max(axis=0)])))])
+    for hand in (found, given):
+        assert hand.side == plain.side
+        assert np.abs(hand.keypoints_2d - expected).max() < 0.03 * size
+        assert np.abs(hand.joints_3d - plain.joints_3d @ around.T).max() < 0.02
+
+
+def test_the_turn_of_a_palm():
+    """From the wrist to the fingers' knuckles, clockwise from upright; of a palm seen end on nobody knows."""
+    points = np.zeros((21, 2))
+    points[[5, 9, 13, 17]] = [[-0.2, -1], [0, -1], [0.1, -1], [0.1, -1]]
+    for angle in (-3.0, -1.0, 0.0, 0.5, 2.0):
+        assert turn_of(points @ in_plane(angle).T) == pytest.approx(angle)
+    points[8] = [0, -8]  # a finger eight times as long as the palm seen
+    assert turn_of(points) is None
+    assert turn_of(np.zeros((21, 2))) is None
