@@ -9,7 +9,8 @@ mirrored back. Where nobody gives the side, three witnesses decide, each with a 
 
 A crop with a detected side is run in that orientation. Only if the sum of the log-odds then points to the other side,
 or hardly to this one, is it run mirrored too; a crop without any side is run both ways (of a whole picture, where it
-seems to show a hand), and again where the hand turns out not to be upright, as sides of such hands are guesses. The two network answers are averaged (they see the same pixels), a quarter of the detector's log-odds is added, and the
+seems to show a hand), and again where the hand turns out not to be upright, as sides of such hands are guesses. The
+two network answers are averaged (they see the same pixels), a quarter of the detector's log-odds is added, and the
 estimate of the orientation that agrees with the sum is kept. `side_score` is the probability of the side chosen.
 
 Crops. `looks.py` says which are looked at, in which order, and where the network looks again, closer or upright.
