@@ -9,6 +9,7 @@ import torch
 
 from densehand.hand.model import HandModel
 from densehand.render import vertex_normals
+from densehand.render.shade import harmonic_basis
 from densehand.synth import light, photo, skins
 from densehand.synth.detail import CHANNELS, paint_texture
 from densehand.synth.render import _grain, hollowness
@@ -24,7 +25,7 @@ def generator(seed=0):
 def test_constant_environment_lights_every_side_alike():
     coefficients = torch.from_numpy(light.irradiance_coefficients(np.full((32, 64, 3), 5.0))).float()
     normals = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator()), dim=-1)
-    torch.testing.assert_close(light.harmonics(normals) @ coefficients, torch.ones(50, 3), atol=5e-3, rtol=0)
+    torch.testing.assert_close(harmonic_basis(normals) @ coefficients, torch.ones(50, 3), atol=5e-3, rtol=0)
 
 
 def test_irradiance_agrees_with_summing_the_sky():
@@ -42,7 +43,7 @@ def test_irradiance_agrees_with_summing_the_sky():
         np.stack([(np.maximum(0, directions @ n) * area)[..., None] * radiance for n in normals]).sum((1, 2)) / np.pi
     )
     found = (
-        light.harmonics(torch.from_numpy(normals)) @ torch.from_numpy(light.irradiance_coefficients(radiance))
+        harmonic_basis(torch.from_numpy(normals)) @ torch.from_numpy(light.irradiance_coefficients(radiance))
     ).numpy()
     ratio = expected / found
     np.testing.assert_allclose(ratio / ratio.mean(), 1.0, atol=0.05)
@@ -57,7 +58,7 @@ def test_packaged_environments_are_bright_and_never_dark():
     environments = light.load_environments()
     assert environments.shape == (12, 9, 3)
     normals = torch.nn.functional.normalize(torch.randn(200, 3, generator=generator()), dim=-1)
-    shown = torch.einsum("pk,nkc->npc", light.harmonics(normals), environments)
+    shown = torch.einsum("pk,nkc->npc", harmonic_basis(normals), environments)
     mean = shown.mean(1) @ torch.tensor(light.LUMINANCE)
     assert ((mean > 0.7) & (mean < 1.3)).all()
 

@@ -17,10 +17,11 @@ from densehand.data.records import records_from_photos
 from densehand.errors import InputError
 from densehand.hand.model import quaternion_to_matrix
 from densehand.network.zoo import WEIGHTS_FOLDER
+from densehand.render.shade import harmonic_basis
 from densehand.synth import SynthConfig, Synthesizer
 from densehand.synth import poses as P
 from densehand.synth.config import WIDE
-from densehand.synth.light import even_light, harmonics
+from densehand.synth.light import even_light
 from densehand.synth.photo import phone
 from densehand.synth.scene import _SKIN_RINGS, build_forearms
 
@@ -127,7 +128,7 @@ def test_tones_stay_in_their_range(hand):
 
 def test_even_light_is_alike_from_all_sides():
     normals = torch.nn.functional.normalize(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
-    torch.testing.assert_close(harmonics(normals) @ even_light()[0], torch.ones(20, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(harmonic_basis(normals) @ even_light()[0], torch.ones(20, 3), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("share", "dressed"), [(0.0, 0), (1.0, 40)])

@@ -92,9 +92,12 @@ class Options:
     photos: int = 160
 
 
-def known_hands(fits: Fits, most: float = 0.055) -> tuple[Float[Tensor, "k 45"], Float[Tensor, "k 4"]]:
-    """Poses and views of the photos whose fits explain them: residual up to `most`, where trust is 0.5."""
-    good = fits.residual <= most
+EXPLAINED = 0.055  # of the hand's box: where trust is 0.5
+
+
+def known_hands(fits: Fits) -> tuple[Float[Tensor, "k 45"], Float[Tensor, "k 4"]]:
+    """Poses and views of the photos whose fits explain them: residual up to `EXPLAINED`."""
+    good = fits.residual <= EXPLAINED
     return fits.pose[good], fits.rotation[good]
 
 

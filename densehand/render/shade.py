@@ -77,6 +77,10 @@ def vertex_normals(vertices: Float[Tensor, "*b V 3"], faces: Int[Tensor, "F 3"])
     return functional.normalize(total, dim=-1, eps=torch.finfo(vertices.dtype).tiny ** 0.5)
 
 
+BAND_GAIN = (1.0, *3 * (2 / 3,), *5 * (1 / 4,))
+"""What a matt surface leaves of bands 0, 1, 2: the cosine kernel π, 2π/3, π/4, divided by π."""
+
+
 def irradiance(
     normals: Float[Tensor, "*n 3"], harmonics: Float[Tensor, "*n 9 3"] | Float[Tensor, "9 3"]
 ) -> Float[Tensor, "*n 3"]:
@@ -84,8 +88,7 @@ def irradiance(
 
     harmonics: nine coefficients a channel in the order Y00; Y1-1, Y10, Y11; Y2-2, Y2-1, Y20, Y21, Y22, in x, y, z of
     the camera frame.
-    Source: Ramamoorthi & Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, eqs. 7, 8 and 10
-    (their cosine kernel π, 2π/3, π/4, divided by π).
+    Source: Ramamoorthi & Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, eqs. 7, 8, 10.
     """
     basis = _irradiance_basis(normals)
     if harmonics.ndim == 2:
@@ -94,18 +97,23 @@ def irradiance(
 
 
 def _irradiance_basis(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
+    return harmonic_basis(normals) * normals.new_tensor(BAND_GAIN)
+
+
+def harmonic_basis(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
+    """The nine real spherical harmonics of bands 0 to 2 at unit vectors, in the order of `irradiance`."""
     x, y, z = normals.unbind(dim=-1)
     return torch.stack(
         [
             torch.full_like(x, 0.282095),
-            0.488603 * 2 / 3 * y,
-            0.488603 * 2 / 3 * z,
-            0.488603 * 2 / 3 * x,
-            1.092548 / 4 * x * y,
-            1.092548 / 4 * y * z,
-            0.315392 / 4 * (3 * z * z - 1),
-            1.092548 / 4 * x * z,
-            0.546274 / 4 * (x * x - y * y),
+            0.488603 * y,
+            0.488603 * z,
+            0.488603 * x,
+            1.092548 * x * y,
+            1.092548 * y * z,
+            0.315392 * (3 * z * z - 1),
+            1.092548 * x * z,
+            0.546274 * (x * x - y * y),
         ],
         dim=-1,
     )

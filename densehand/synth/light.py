@@ -17,32 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from densehand.render.shade import BAND_GAIN, harmonic_basis
+
 from .chance import Draw
 
 BRIGHTEST = 30.0  # what a texel of a map may count, over the mean
 LUMINANCE = (0.2126, 0.7152, 0.0722)
-# cosine-lobe attenuation of bands 0, 1, 2, divided by pi: a white matte surface then shows the irradiance itself
-_BAND_GAIN = np.array([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
-
-
-def _basis(x, y, z) -> list:
-    """The nine real spherical harmonics of bands 0 to 2 at (x, y, z), numpy or torch."""
-    return [
-        0.282095 + 0.0 * x,
-        0.488603 * y,
-        0.488603 * z,
-        0.488603 * x,
-        1.092548 * x * y,
-        1.092548 * y * z,
-        0.315392 * (3.0 * z * z - 1.0),
-        1.092548 * x * z,
-        0.546274 * (x * x - y * y),
-    ]
-
-
-def harmonics(normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 9"]:
-    """Real spherical harmonics of bands 0 to 2 at unit vectors."""
-    return torch.stack(_basis(*normals.unbind(-1)), dim=-1)
 
 
 def irradiance_coefficients(radiance: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "9 3"]:
@@ -60,8 +40,8 @@ def irradiance_coefficients(radiance: Float[np.ndarray, "h w 3"]) -> Float[np.nd
     theta, phi = np.meshgrid(theta, phi, indexing="ij")
     x, y, z = np.sin(theta) * np.sin(phi), -np.cos(theta), np.sin(theta) * np.cos(phi)
     area = np.sin(theta) * (np.pi / height) * (2.0 * np.pi / width)
-    basis = np.stack(_basis(x, y, z), axis=-1)
-    coefficients = np.einsum("hwk,hwc,hw->kc", basis, radiance, area) * _BAND_GAIN[:, None]
+    basis = harmonic_basis(torch.from_numpy(np.stack([x, y, z], axis=-1))).numpy()
+    coefficients = np.einsum("hwk,hwc,hw->kc", basis, radiance, area) * np.array(BAND_GAIN)[:, None]
     mean_luminance = coefficients[0] @ np.array(LUMINANCE) * 0.282095
     return coefficients / mean_luminance
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from densehand.render import rasterise
+from densehand.render.shade import harmonic_basis
 
-from .light import SceneLights, harmonics
+from .light import SceneLights
 from .skins import MAP_SIZE, SkinLook, lookup
 
 HAND, BARE_ARM, SLEEVE, OBJECT = range(4)
@@ -242,7 +243,7 @@ def _light(
     picture: Tensor,
 ) -> Float[Tensor, "p 3"]:
     turned = torch.einsum("pij,pj->pi", lights.turn[picture], normal)
-    sky = torch.einsum("pk,pkc->pc", harmonics(turned), lights.environment[picture]).clamp_min(0.03)
+    sky = torch.einsum("pk,pkc->pc", harmonic_basis(turned), lights.environment[picture]).clamp_min(0.03)
     lamp, colour = lights.lamp_direction[picture], lights.lamp_colour[picture]
     facing = (normal * lamp).sum(-1, keepdim=True)
     # light that enters lit skin leaves it a little beyond the shadow's edge, red light furthest
