@@ -36,6 +36,7 @@ from densehand.errors import InputError
 from densehand.hand import HandModel
 from densehand.looks import DOUBT, LESS_SURE, MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
 from densehand.metrics import tight_box
+from densehand.network.engine import check_precision
 from densehand.network.zoo import open_model, resolve_device
 from densehand.photo import HandBox, Photo
 from densehand.rays import turn_rotation, turn_to_box, wrist_place
@@ -67,7 +68,7 @@ class HandEstimator:
         consensus: look at each hand in four crops of other paddings and turns, and take the mean; steadier, four more
             passes of the network a hand. Not with the paper's refinement, which sees one crop.
         precision: "auto" (8-bit integers on x86-64 CPUs where the weights' card allows them) or "float32"
-            (docs/network.md); of a `DHPE`, what it was loaded with.
+            (docs/network.md); a `DHPE` or a detector given stays as it was loaded.
 
     Errors:
         InputError: unknown model, device or precision, or a number out of range.
@@ -105,7 +106,7 @@ class HandEstimator:
         if consensus and self.refine not in (0, FAST):
             raise InputError("consensus goes with refine 'fast' or 'off': the paper's refinement sees one crop")
         self.crops = CropReader(self.network, self.hand, self.device, batch)
-        self._detector = detector
+        self._detector, self._precision = detector, check_precision(precision)
 
     @property
     def detector(self) -> Detector:
@@ -113,7 +114,7 @@ class HandEstimator:
         if self._detector is None:
             from densehand.detect import Detector
 
-            self._detector = Detector.load(self.device, PROPOSED)
+            self._detector = Detector.load(self.device, PROPOSED, precision=self._precision)
         return self._detector
 
     def __call__(

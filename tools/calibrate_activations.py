@@ -39,13 +39,14 @@ SEED = 20_261_124  # of the rendered hands, and the next one of those compared; 
 
 
 class Watch:
-    """In an engine's place: keeps the crops of the graph's size that a network is given, and leaves them to torch."""
+    """In an engine's place: keeps the crops of the graph's size (None: of any) that a network is given, and leaves them
+    to torch."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | None) -> None:
         self.size, self.crops = size, list[Tensor]()
 
     def takes(self, images: Tensor) -> bool:
-        if images.shape[-1] == self.size:
+        if self.size in (None, images.shape[-1]):
             self.crops.extend(images.clone())
         return False
 

@@ -25,7 +25,10 @@ from densehand.network.zoo import build_model, load_card
 
 LARGE = 64  # numbers from which on an initialiser is a weight; smaller ones are kept too if they are of the network
 OPSET = 17
-KEPT_FLOAT = ("stage1.maps", "stage2.maps")  # positions and the mask are read off what these write
+KEPT_FLOAT = {  # positions, sizes, sides and the mask are read off what these write
+    "dhpe-lite": ("stage1.maps", "stage2.maps"),
+    "detector": ("net.centre", "net.box", "net.side"),
+}
 
 
 def fold_pads(graph: onnx.GraphProto) -> None:
@@ -178,11 +181,12 @@ def main() -> None:
         ("detector", DetectorGraph(detector), 64, {0: "batch", 2: "height", 3: "width"}),
     ):
         graph = graph_of(module.eval(), size, free)
-        files = {f"{name}.onnx": graph.SerializeToString()}
-        if name == "dhpe-lite":  # the detector runs in float32
-            table = bytes_of(graph.graph, KEPT_FLOAT)
-            files[f"{name}.int8.onnx"] = quantised(graph, table).SerializeToString()
-            files[f"{name}.int8.json"] = table.to_json().encode()
+        table = bytes_of(graph.graph, KEPT_FLOAT[name])
+        files = {
+            f"{name}.onnx": graph.SerializeToString(),
+            f"{name}.int8.onnx": quantised(graph, table).SerializeToString(),
+            f"{name}.int8.json": table.to_json().encode(),
+        }
         for file, data in files.items():
             (out / file).write_bytes(data)
             print(f"{out / file}: {len(data)} bytes")

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from densehand.detect.boxes import Candidates, peaks, suppress
 from densehand.detect.model import SIDE_MULTIPLE, DetectorNet, DetectorOutput
-from densehand.detect.weights import INPUT_SIZE, load_net
+from densehand.detect.weights import INPUT_SIZE, NAME, load_net, load_ranges
 from densehand.errors import InputError
-from densehand.network.engine import DetectorGraph, engine, to_batch
+from densehand.network.engine import DetectorGraph, check_precision, engine, to_batch
 from densehand.network.fuse import fuse_batch_norms
+from densehand.network.quantise import Ranges
 from densehand.network.zoo import resolve_device
 
 Zoom = Literal["auto", "always", "never"]
@@ -43,12 +44,13 @@ class Detection:
 
 
 class FrozenNet(nn.Module):
-    """An evaluation-mode network, batch norms folded; on a CPU run by ONNX Runtime where that is installed."""
+    """An evaluation-mode network, batch norms folded; on a CPU run by ONNX Runtime where that is installed, in 8-bit
+    integers where `network.engine.engine` lets `ranges` of its activations have them."""
 
-    def __init__(self, net: DetectorNet, device: torch.device):
+    def __init__(self, net: DetectorNet, device: torch.device, ranges: Ranges | None = None):
         super().__init__()
         self.graph = DetectorGraph(fuse_batch_norms(net.eval())).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.engine = engine("detector", self.graph) if device.type == "cpu" else None
+        self.engine = engine(NAME, self.graph, ranges) if device.type == "cpu" else None
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> DetectorOutput:
         if self.engine is not None and self.engine.takes(images):
@@ -72,7 +74,8 @@ class Detector:
     nothing scored 0.4 (or the threshold, if that is higher): from farther off, for a hand that fills the photo, and
     then, where the photo is larger than 384 px, closer, through overlapping windows. ``"always"`` looks closer at every
     photo that large; ``"never"`` looks once. The first look sees the photo at ``input_size`` pixels along its longer
-    side and finds hands of about a sixteenth of that side up.
+    side and finds hands of about a sixteenth of that side up. ``ranges``: of the network's activations, for 8-bit
+    integers (`detect.weights.load_ranges`).
     """
 
     def __init__(
@@ -82,13 +85,14 @@ class Detector:
         zoom: Zoom = "auto",
         device: str | torch.device = "cpu",
         input_size: int = INPUT_SIZE,
+        ranges: Ranges | None = None,
     ):
         if zoom not in ("auto", "always", "never"):
             raise InputError(f"zoom={zoom!r}: use 'auto', 'always' or 'never'")
         if not 0 < threshold < 1:
             raise InputError(f"threshold={threshold}: the detector's threshold must lie between 0 and 1")
         self.device = torch.device(device)
-        self.net = FrozenNet(net, self.device) if isinstance(net, DetectorNet) else net
+        self.net = FrozenNet(net, self.device, ranges) if isinstance(net, DetectorNet) else net
         self.threshold, self.zoom, self.input_size = threshold, zoom, input_size
 
     @classmethod
@@ -98,14 +102,18 @@ class Detector:
         threshold: float = 0.4,
         zoom: Zoom = "auto",
         path: str | Path | None = None,
+        precision: str = "auto",
     ) -> "Detector":
         """The detector with the weights in the package (or of ``path``, a ``.safetensors`` file with its card beside
         it).
 
-        Raises ``WeightsError`` for missing or damaged weights, ``InputError`` for a device that cannot be had.
+        precision: "auto" (8-bit integers on x86-64 CPUs where the card has ranges for them) or "float32".
+        Raises ``WeightsError`` for missing or damaged weights, ``InputError`` for a device that cannot be had or an
+        unknown precision.
         """
         target = resolve_device(device)
-        return cls(load_net(path), threshold, zoom, target)
+        ranges = load_ranges(path) if check_precision(precision) == "auto" else None
+        return cls(load_net(path), threshold, zoom, target, ranges=ranges)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
         """Hands in an RGB photo, best score first; ``InputError`` if it is not an H×W×3 uint8 array with pixels."""

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 
 from densehand.detect.model import DetectorNet
+from densehand.network.quantise import Ranges, check_ranges
 from densehand.network.storage import pack
-from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, fill, load_state, write_model
+from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, card_beside, fill, load_state, write_model
 
 NAME = "detector"
+PACKAGED = WEIGHTS_FOLDER / f"{NAME}.safetensors"
 INPUT_SIZE = 256  # pixels of the photo's longer side in the network's eye
 
 
@@ -39,8 +41,16 @@ def load_net(path: str | Path | None = None) -> DetectorNet:
 
     Raises ``WeightsError`` if the file or its card is missing, damaged or of another network.
     """
-    path = WEIGHTS_FOLDER / f"{NAME}.safetensors" if path is None else Path(path)
+    path = Path(path or PACKAGED)
     state, _ = load_state(path, NAME)
     net = DetectorNet()
     fill(net, state, path, NAME)
     return net.eval()
+
+
+def load_ranges(path: str | Path | None = None) -> Ranges:
+    """Ranges of the activations by the card beside `path`, which 8-bit integers need; empty where it has none.
+
+    Raises ``WeightsError`` if the card is missing or damaged.
+    """
+    return check_ranges(card_beside(path or PACKAGED).activation_ranges)
