@@ -75,23 +75,33 @@ def errors(network: DHPE, records: Records) -> dict[str, tuple[float, float, flo
     return {name: (*error(points), mesh) for name, (points, mesh) in ways.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(description: str | None, hands: int) -> argparse.Namespace:
+    """The options of a measurement on held-back photos and rendered hands."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
     parser.add_argument("--photos", type=Path, help="folder with labels.jsonl and crops/")
     parser.add_argument("--fits", default="", help="file to keep the held-back photos' fits in")
-    parser.add_argument("--hands", type=int, default=200, help="of each kind")
+    parser.add_argument("--hands", type=int, default=hands, help="of each kind")
     parser.add_argument("--results", type=Path, help="results file (CSV) to add rows to")
-    chosen = parser.parse_args()
-    network, hand = open_model(chosen.model), HandModel.load("open")
+    return parser.parse_args()
+
+
+def measured_sets(chosen: argparse.Namespace) -> dict[str, Records]:
+    """Rendered hands and, where a folder is given, held-back photos. Ends the program where it cannot be used."""
+    hand = HandModel.load("open")
     sets = {"rendered": Synthesizer(hand, size=320).records(chosen.hands, torch.Generator().manual_seed(SEED))}
     try:
         if chosen.photos:
             sets["photos"] = photos(chosen.photos, hand, chosen.fits, chosen.hands)
     except DensehandError as error:
         raise SystemExit(f"error: {error}") from error
-    rows = []
-    for name, records in sets.items():
+    return sets
+
+
+def main() -> None:
+    chosen = asked(__doc__, hands=200)
+    network, rows = open_model(chosen.model), []
+    for name, records in measured_sets(chosen).items():
         for way, (mean, median, mesh) in errors(network, records).items():
             print(f"{name:10}{way:26}mean {mean:6.2f}  median {median:6.2f}  mesh {mesh:6.2f} px", flush=True)
             rows.append({

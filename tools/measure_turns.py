@@ -9,27 +9,23 @@ share of sides that are right, with the second look and without.
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from measure_looks import SEED, photos
+from measure_looks import SEED, asked, measured_sets
 
 from densehand import looks
 from densehand.camera import ERROR_CROP, HOUSE_PADDING
 from densehand.data.augment import look_up, plane_rotation
 from densehand.data.records import Records
-from densehand.errors import DensehandError
 from densehand.evaluate import append_rows
-from densehand.hand.model import HandModel
 from densehand.metrics import side_accuracy, tight_box
 from densehand.photo import HandBox, Photo
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
-from densehand.synth import Synthesizer
 
 SIDE, ROOM = 448, 1.4  # of the photos made, pixels, and over the side of the stored picture: corners stay inside
 NEVER = 2 * math.pi  # no turn is larger
@@ -72,24 +68,11 @@ def measure(estimator: HandEstimator, records: Records, angle: Float[torch.Tenso
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
-    parser.add_argument("--photos", type=Path, help="folder with labels.jsonl and crops/")
-    parser.add_argument("--fits", default="", help="file to keep the held-back photos' fits in")
-    parser.add_argument("--hands", type=int, default=500, help="of each kind")
-    parser.add_argument("--results", type=Path, help="results file (CSV) to add rows to")
-    chosen = parser.parse_args()
+    chosen = asked(__doc__, hands=500)
     torch.set_num_threads(1)
-    hand = HandModel.load("open")
     estimator = HandEstimator(chosen.model, device="cpu", refine="off")
-    sets = {"rendered": Synthesizer(hand, size=320).records(chosen.hands, torch.Generator().manual_seed(SEED))}
-    try:
-        if chosen.photos:
-            sets["photos"] = photos(chosen.photos, hand, chosen.fits, chosen.hands)
-    except DensehandError as error:
-        raise SystemExit(f"error: {error}") from error
     rows, usual = [], looks.ASKEW
-    for name, records in sets.items():
+    for name, records in measured_sets(chosen).items():
         anyhow = (2 * torch.rand(len(records), generator=torch.Generator().manual_seed(SEED)) - 1) * math.pi
         for lie, angle in (("as they lie", torch.zeros(len(records))), ("any angle", anyhow)):
             for look, looks.ASKEW in (("as it lies", NEVER), ("upright", usual)):
