@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about sixteen hours.
+# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about eighteen hours.
 #
 #   tools/train_lite.sh PHOTOS BACKGROUNDS [RUNS [COMMITS FIXTURES [MEDIAPIPE_PYTHON]]]
 #
@@ -104,7 +104,7 @@ python tools/average_weights.py "$runs/lite-20.safetensors" "$runs/lite-22/weigh
 densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-24" --start "$runs/lite-23.safetensors" --steps 5000 --lr 7e-4 \
     --final-lr 0 --clip 1 --seed 113 --augmentation.blur 0.4 --augmentation.rotation 20 --augmentation.any-rotation 0.1 \
     --augmentation.zoom 0.7 1.2 --augmentation.shift 0.1 --synthesis.upright-share 0.75
-python tools/average_weights.py "$runs/lite-23.safetensors" "$runs/lite-24/weights.safetensors" --shares 1 1 \
+python tools/average_weights.py "$runs/lite-23.safetensors" "$runs/lite-24/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-25.safetensors"
 
 # The release of what the last part wrote; without the preloaded malloc, as speed is measured too.
