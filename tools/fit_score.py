@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from densehand.camera import Crop
-from densehand.crops import log_odds
+from densehand.crops import Look, log_odds
 from densehand.detect.calibrate import fit_logistic
 from densehand.detect.detector import Detector
 from densehand.evaluation.end_to_end import Found, match_hands, measuring_sets
@@ -42,11 +42,11 @@ def main() -> None:
         for cases in measuring_sets(options.data, None, options.count).values():
             for case in cases:
                 found = detector(case.image)
-                crops = [(0, Crop.from_box(np.asarray(d.box, np.float32))) for d in found]
-                answers = estimator.crops.run([Photo(case.image)], crops) if crops else []
+                looks = [Look(0, Crop.from_box(np.asarray(d.box, np.float32))) for d in found]
+                answers = estimator.crops.run([Photo(case.image)], looks) if looks else []
                 outputs = [
-                    Found(crop.to_image(answer.keypoints), "right")
-                    for (_, crop), answer in zip(crops, answers, strict=True)
+                    Found(look.crop.to_image(answer.keypoints), "right")
+                    for look, answer in zip(looks, answers, strict=True)
                 ]
                 verdict = match_hands(case, outputs)
                 hand = {output for _, output in verdict.pairs}
