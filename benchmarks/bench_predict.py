@@ -1,10 +1,11 @@
 """Milliseconds a photo: our detector and estimators, and MediaPipe's hands in the same run where it is to be had.
 
-    python benchmarks/bench_predict.py demo_photos/*.jpg [--mediapipe PYTHON] [--csv results/speed.csv]
+    python benchmarks/bench_predict.py demo_photos/*.jpg --upright 1 [--mediapipe PYTHON] [--csv results/speed.csv]
 
 MediaPipe 0.10.21 pins an old numpy, so it lives in an environment of its own; `--mediapipe` names that environment's
 interpreter. Each figure is the median over `--repeat` calls after three to warm up, one photo at a time. Estimates and
-overlays take turns, so that their ratio holds on a busy machine, too.
+overlays take turns, so that their ratio holds on a busy machine, too. Hands that do not stand upright are looked at
+twice; `--upright` measures the photos turned as well, by that many quarters counter-clockwise.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from pathlib import Path
 from statistics import median
 
 ESTIMATE = "dhpe-lite, photo to meshes"
+UPRIGHT = ", photos turned upright"
 OVERLAY = "overlay of a photo, drawn"
 MEDIAPIPE = """
 import json, sys, time
 from statistics import median
 import cv2
 import mediapipe as mp
-paths, repeat = json.loads(sys.argv[1]), int(sys.argv[2])
+import numpy as np
+paths, repeat, upright = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 photos = [cv2.cvtColor(cv2.imread(p), cv2.COLOR_BGR2RGB) for p in paths]
+sets = {"": photos} | ({sys.argv[4]: [np.rot90(p, upright).copy() for p in photos]} if upright else {})
 figures = {}
-for complexity in (0, 1):
+for complexity, (name, photos) in [(c, s) for c in (0, 1) for s in sets.items()]:
     with mp.solutions.hands.Hands(static_image_mode=True, max_num_hands=2, model_complexity=complexity) as hands:
         times = []
         for turn in range(3 + repeat):
@@ -39,7 +43,7 @@ for complexity in (0, 1):
                 hands.process(photo)
                 if turn >= 3:
                     times.append(1000 * (time.perf_counter() - start))
-    figures[f"mediapipe complexity {complexity}, photo to 21 points"] = median(times)
+    figures[f"mediapipe complexity {complexity}, photo to 21 points{name}"] = median(times)
 print(json.dumps(figures))
 """
 
@@ -78,8 +82,9 @@ def integers_and_floats(repeat: int) -> dict[str, float]:
     return {"dhpe-lite, f_E2D in int8": integers, "dhpe-lite, f_E2D in float32": floats}
 
 
-def ours(paths: list[str], repeat: int) -> dict[str, float]:
+def ours(paths: list[str], repeat: int, upright: int) -> dict[str, float]:
     """Detector, networks on one crop, and photo to hands."""
+    import numpy as np
     import torch
 
     from densehand.detect import Detector
@@ -105,6 +110,9 @@ def ours(paths: list[str], repeat: int) -> dict[str, float]:
     found = [(photo, estimator(photo)) for photo in photos]
     both = in_turns([lambda: [estimator(p) for p in photos], lambda: [draw_overlay(*one) for one in found]], repeat)
     figures[ESTIMATE], figures[OVERLAY] = (each / len(photos) for each in both)
+    if upright:
+        turned = [np.rot90(photo, upright).copy() for photo in photos]
+        figures[ESTIMATE + UPRIGHT] = milliseconds(lambda: [estimator(p) for p in turned], repeat) / len(photos)
     detector.net.engine = None  # the same without ONNX Runtime
     with torch.inference_mode():
         alone = copy.deepcopy(estimator.network)
@@ -119,6 +127,7 @@ def main() -> None:
     parser.add_argument("photos", nargs="+")
     parser.add_argument("--mediapipe", metavar="PYTHON", help="interpreter of an environment with mediapipe==0.10.21")
     parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--upright", type=int, default=0, help="quarters that turn the photos' hands upright")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
@@ -127,9 +136,10 @@ def main() -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    figures = ours(options.photos, options.repeat)
+    figures = ours(options.photos, options.repeat, options.upright)
     if options.mediapipe:
-        command = [options.mediapipe, "-c", MEDIAPIPE, json.dumps(options.photos), str(options.repeat)]
+        asked = [json.dumps(options.photos), str(options.repeat), str(options.upright), UPRIGHT]
+        command = [options.mediapipe, "-c", MEDIAPIPE, *asked]
         answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
         figures |= json.loads(answer.stdout.splitlines()[-1])
     for name, value in figures.items():

@@ -40,8 +40,9 @@ tell "$bin/python" tools/analyse_errors.py --photos "$data/photos" --fixtures "$
     --sheets docs/images --sheets-of synthetic
 tell "$bin/python" tools/measure_end_to_end.py --data "$data" --fixtures "$fixtures" --csv results/end_to_end.csv --what now \
     ${peer:+--mediapipe-python "$peer"}
+tell "$bin/python" tools/measure_turns.py --photos "$data/photos" --results results/turns.csv
 tell "$bin/python" tools/measure_backdrops.py --photos "$data/photos" --backgrounds "$data/backgrounds"
 for view in "" --plain; do
     tell "$bin/python" tools/measure_views.py --hands 60 $view --results results/views.csv
 done
-tell "$bin/python" benchmarks/bench_predict.py demo_photos/*.jpg --csv results/speed.csv ${peer:+--mediapipe "$peer"}
+tell "$bin/python" benchmarks/bench_predict.py demo_photos/*.jpg --upright 1 --csv results/speed.csv ${peer:+--mediapipe "$peer"}
