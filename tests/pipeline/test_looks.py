@@ -197,11 +197,12 @@ def test_one_photo_is_estimated_without_torchs_compiler():
     assert done.stdout.split() == ["False"]
 
 
+@pytest.mark.parametrize("options", [{}, {"consensus": True}, {"refine": "fast"}, {"refine": 2}], ids=str)
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_a_hand_that_lies_turned_is_looked_at_upright(quarters):
+def test_a_hand_that_lies_turned_is_looked_at_upright(quarters, options):
     """So a turned photo's hand is the upright one's, turned: in 2D and in 3D, found or given."""
     upright = read_image(PHOTO)
-    estimator = HandEstimator(device="cpu", refine="off")
+    estimator = HandEstimator(device="cpu", **{"refine": "off", **options})
     (plain,) = estimator(upright)
     turned = np.rot90(upright, -quarters).copy()
     turn, corner = in_plane(quarters * math.pi / 2), np.array(upright.shape[1::-1]) / 2
