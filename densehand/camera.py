@@ -165,10 +165,14 @@ class Crop:
         return np.column_stack([axes, np.array(self.center) - axes.sum(axis=1) * (size / 2)])
 
 
-def in_plane(angle: float) -> Float[np.ndarray, "2 2"]:
-    """The turn of the picture's plane (x right, y down) by `angle` radians, clockwise as one sees it."""
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c, -s], [s, c]])
+def in_plane(angle: Array | float) -> Array:
+    """Matrices (*b 2 2) that turn the picture's plane (x right, y down) by angles (*b, radians), clockwise as one sees
+    it; of a number, an array."""
+    if isinstance(angle, Tensor):
+        c, s = angle.cos(), angle.sin()
+        return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
+    c, s = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
 
 
 def can_be_shown(box: Float[np.ndarray, "4"]) -> bool:

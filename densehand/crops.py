@@ -227,9 +227,9 @@ class CropReader:
     ) -> tuple[Float[np.ndarray, "b 21 2"], list[dict[str, Any]]]:
         """Keypoints, and `_meshes` of h, said of turned pixels: in the crops as they lie in the photos."""
         if any(look.turn for look in looks):
-            plane = np.stack([in_plane(look.turn) for look in looks]).astype(np.float32)
-            points, skeleton = points @ plane.swapaxes(1, 2), None
-            h = turned(h, h.new_tensor([look.turn for look in looks]))
+            angles = np.array([look.turn for look in looks], np.float32)
+            points, skeleton = points @ in_plane(angles).swapaxes(1, 2), None
+            h = turned(h, torch.from_numpy(angles).to(h))
         return points, self._meshes(h, skeleton)
 
     def _meshes(self, h: torch.Tensor, skeleton: torch.Tensor | None = None) -> list[dict[str, Any]]:

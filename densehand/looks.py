@@ -139,9 +139,10 @@ def fitted(job: Job, answer: CropAnswer) -> Job | None:
     points = answer.projected
     if not np.isfinite(points).all():
         return None
-    upright = turn_of(points)
-    askew = upright is not None and abs(math.remainder(upright - job.turn, math.tau)) > ASKEW
-    turn = upright if upright is not None and askew else job.turn
+    turn = turn_of(points)
+    if turn is None or abs(math.remainder(turn - job.turn, math.tau)) <= ASKEW:
+        turn = job.turn
+    askew = turn != job.turn
     around = Crop.from_box(tight_box(points @ in_plane(turn)))  # in the crop turned upright
     middle = job.crop.to_image(in_plane(turn) @ around.center)
     crop = Crop(tuple(middle), around.half_side * job.crop.half_side, job.crop.mirrored)

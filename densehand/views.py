@@ -16,9 +16,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
-from densehand.data.augment import look_up, plane_rotation, turned_in_plane
+from densehand.camera import in_plane
+from densehand.data.augment import look_up
 from densehand.data.fits import box_size
 from densehand.errors import InputError
+from densehand.hand.model import turned_in_plane
 from densehand.metrics import view_consistency
 from densehand.network.estimator import DHPE, Estimate, evaluating
 from densehand.network.mesh import MeshParameters, decode, encode
@@ -143,7 +145,7 @@ def _look_at(
 def _look(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, view: View, masks: bool) -> dict[str, Tensor]:
     half = half * view.zoom
     angle = torch.full_like(half, math.radians(view.turn))
-    back = half[:, None, None] * plane_rotation(-angle)  # crop → picture
+    back = half[:, None, None] * in_plane(-angle)  # crop → picture
     affine = torch.cat([back, centre[..., None]], dim=-1)
     if view.flip:
         affine = affine * affine.new_tensor([-1.0, 1.0, 1.0])

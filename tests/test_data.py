@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from photo_folder import make_photo_folder
 
-from densehand.data.augment import Augmentation, augment, negatives, plane_rotation, turned_in_plane
+from densehand.camera import in_plane
+from densehand.data.augment import Augmentation, augment, negatives
 from densehand.data.fits import Fits, box_size, estimate_keypoint_map, evenly, fit_photos, project_fits, ramp
 from densehand.data.photos import load_photos
 from densehand.data.records import Records, TrainingBatch, no_masks, records_from_photos
 from densehand.errors import InputError
-from densehand.hand.model import quaternion_to_matrix
+from densehand.hand.model import quaternion_to_matrix, turned_in_plane
 from densehand.train.validate import PLAIN
 
 
@@ -178,7 +179,7 @@ def test_a_turn_in_the_plane_turns_the_hand_and_leaves_its_depth():
     rotation = torch.nn.functional.normalize(torch.randn(5, 4, generator=generator), dim=-1)
     angle = 6 * torch.rand(5, generator=generator) - 3
     flat = torch.eye(3).repeat(5, 1, 1)
-    flat[:, :2, :2] = plane_rotation(angle)
+    flat[:, :2, :2] = in_plane(angle)
     found = quaternion_to_matrix(turned_in_plane(rotation, angle))
     torch.testing.assert_close(found, flat @ quaternion_to_matrix(rotation), atol=1e-5, rtol=0)
 

@@ -18,8 +18,8 @@ from jaxtyping import Float, UInt8
 from measure_looks import SEED, asked, measured_sets
 
 from densehand import looks
-from densehand.camera import ERROR_CROP, HOUSE_PADDING
-from densehand.data.augment import look_up, plane_rotation
+from densehand.camera import ERROR_CROP, HOUSE_PADDING, in_plane
+from densehand.data.augment import look_up
 from densehand.data.records import Records
 from densehand.evaluate import append_rows
 from densehand.metrics import side_accuracy, tight_box
@@ -35,7 +35,7 @@ def turned(
     records: Records, angle: Float[torch.Tensor, " n"]
 ) -> tuple[UInt8[np.ndarray, "n s s 3"], Float[np.ndarray, "n 21 2"]]:
     """The stored pictures turned by these angles (radians), every second one mirrored, and their keypoints, pixels."""
-    turn = plane_rotation(angle)
+    turn = in_plane(angle)
     back = torch.cat([ROOM * turn.mT, torch.zeros(len(turn), 2, 1)], -1)
     parts = [
         look_up(records.images[rows], back[rows], torch.full((len(rows),), ROOM), SIDE)

@@ -7,34 +7,22 @@ from __future__ import annotations
 
 import math
 
-import roma
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
+from densehand.camera import in_plane
 from densehand.data.augmentation import Augmentation
 from densehand.data.fits import house_crop
 from densehand.data.records import Records, TrainingBatch
-from densehand.hand.model import HandModel
+from densehand.hand.model import HandModel, turned_in_plane
 
 PADDINGS = ("zeros", "border", "reflection")
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator, device: torch.device) -> Tensor:
     return torch.rand(shape, generator=generator, device=device) * (high - low) + low
-
-
-def plane_rotation(angle: Float[Tensor, " b"]) -> Float[Tensor, "b 2 2"]:
-    """Rotation matrices of the image plane (x right, y down), radians."""
-    c, s = angle.cos(), angle.sin()
-    return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
-
-
-def turned_in_plane(rotation: Float[Tensor, "b 4"], angle: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
-    """Quaternions [w, x, y, z] followed by `plane_rotation`'s turn."""
-    spin = roma.rotvec_to_unitquat(torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), angle], -1))
-    return roma.quat_xyzw_to_wxyz(roma.quat_product(spin, roma.quat_wxyz_to_xyzw(rotation)))
 
 
 def augment(
@@ -54,7 +42,7 @@ def augment(
     angle = torch.randn(count, generator=generator, device=device) * math.radians(how.rotation)
     anyway = uniform((count,), 0, 1, generator, device) < how.any_rotation
     angle = torch.where(anyway, uniform((count,), -math.pi, math.pi, generator, device), angle)
-    turn = plane_rotation(angle)
+    turn = in_plane(angle)
     keypoints = torch.einsum("bij,bkj->bki", turn, records.keypoints[index])
     middle, half = house_crop(keypoints)
     half = half * uniform((count,), *how.zoom, generator, device)

@@ -31,11 +31,11 @@ from densehand.detect.data import (
     read_frames,
 )
 from densehand.detect.detector import Detection, Detector
-from densehand.detect.weights import NAME
+from densehand.detect.weights import PACKAGED
 from densehand.evaluation.cases import PARTS, read_fixture
 from densehand.files import write_atomically
 from densehand.metrics import box_iou, tight_box
-from densehand.network.zoo import WEIGHTS_FOLDER, amend_card
+from densehand.network.zoo import amend_card
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
             row[0]: {key: float(value) for key, value in zip(HEADER[1:], row[1:], strict=True) if value}
             for row in table[1:]
         }
-        amend_card(options.weights or WEIGHTS_FOLDER / f"{NAME}.safetensors", accuracy={heading: figures})
+        amend_card(options.weights or PACKAGED, accuracy={heading: figures})
 
 
 if __name__ == "__main__":

@@ -229,6 +229,13 @@ def quaternion_to_matrix(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b
     return roma.unitquat_to_rotmat(unit[..., [1, 2, 3, 0]])
 
 
+def turned_in_plane(rotation: Float[Tensor, "*b 4"], angle: Float[Tensor, "*b"]) -> Float[Tensor, "*b 4"]:
+    """Quaternions [w, x, y, z] of any norm followed by `camera.in_plane`'s turn (radians)."""
+    w, x, y, z = rotation.unbind(-1)
+    c, s = (angle / 2).cos(), (angle / 2).sin()
+    return torch.stack((c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w), -1)
+
+
 def mirror_mesh(mesh: HandMesh) -> HandMesh:
     """The left hand of a right one: x → −x. Its faces are `mirror_faces(model.faces)`."""
     flip = mesh.vertices.new_tensor([-1.0, 1.0, 1.0])

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from densehand.camera import in_plane
+from densehand.hand.model import turned_in_plane
+
 NUM_PARAMETERS = 63
 POSE, SHAPE, ROTATION, SCALE, TRANSLATION = slice(0, 45), slice(45, 55), slice(55, 59), 59, slice(60, 63)
 
@@ -89,15 +92,12 @@ def rescaled(h: Float[Tensor, "*b 63"], factor: float) -> Float[Tensor, "*b 63"]
 
 def turned(h: Float[Tensor, "*b 63"], angle: Float[Tensor, "*b"]) -> Float[Tensor, "*b 63"]:
     """h of the same hands in a crop that is turned back by `angle` (radians): they are turned by `camera.in_plane`."""
-    w, x, y, z = (h[..., ROTATION] + h.new_tensor([1.0, 0.0, 0.0, 0.0])).unbind(-1)
-    c, s = (angle / 2).cos(), (angle / 2).sin()
-    quaternion = torch.stack((c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w), -1)
+    identity = h.new_tensor([1.0, 0.0, 0.0, 0.0])
+    quaternion = turned_in_plane(h[..., ROTATION] + identity, angle)
     quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
-    identity = quaternion.new_tensor([1.0, 0.0, 0.0, 0.0])
-    x, y, z = h[..., TRANSLATION].unbind(-1)
-    c, s = angle.cos(), angle.sin()
-    moved = torch.stack((c * x - s * y, s * x + c * y, z), -1)
-    return torch.cat((h[..., : ROTATION.start], quaternion - identity, h[..., SCALE : SCALE + 1], moved), -1)
+    flat, depth = h[..., TRANSLATION].split((2, 1), -1)
+    moved = (in_plane(angle) @ flat[..., None])[..., 0]
+    return torch.cat((h[..., : ROTATION.start], quaternion - identity, h[..., SCALE : SCALE + 1], moved, depth), -1)
 
 
 def place(parameters: MeshParameters, points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
