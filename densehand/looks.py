@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from densehand.camera import SHOWN, Crop, in_plane
 from densehand.crops import CERTAIN, CropAnswer, Look, log_odds
 from densehand.detect.detector import SURE
 from densehand.errors import InputError
-from densehand.hand.keypoints import KNUCKLES
+from densehand.hand.keypoints import palm_turn
 from densehand.metrics import box_iou, tight_box
 from densehand.photo import Photo, check_box, check_picture
 from densehand.result import SIDES
@@ -53,9 +52,6 @@ SAME_WINDOW = 0.75
 
 ASKEW = math.radians(30)
 """… and where the fingers of the hand found are turned from upright by more, the crop is turned for the next look, …"""
-
-END_ON = 0.2
-"""… if the palm, wrist to knuckles, is at least this share of the hand's box long: else its turn is a guess."""
 
 MOST_LOOKS = 2
 """… at most this many times where the box was detected, once where it was given."""
@@ -139,10 +135,9 @@ def fitted(job: Job, answer: CropAnswer) -> Job | None:
     points = answer.projected
     if not np.isfinite(points).all():
         return None
-    turn = turn_of(points)
-    if turn is None or abs(math.remainder(turn - job.turn, math.tau)) <= ASKEW:
-        turn = job.turn
-    askew = turn != job.turn
+    turn = float(palm_turn(points))
+    askew = math.isfinite(turn) and abs(math.remainder(turn - job.turn, math.tau)) > ASKEW
+    turn = turn if askew else job.turn
     around = Crop.from_box(tight_box(points @ in_plane(turn)))  # in the crop turned upright
     middle = job.crop.to_image(in_plane(turn) @ around.center)
     crop = Crop(tuple(middle), around.half_side * job.crop.half_side, job.crop.mirrored)
@@ -153,10 +148,3 @@ def fitted(job: Job, answer: CropAnswer) -> Job | None:
     if askew and job.witness == "network":
         job = replace(job, witness="nobody", right=0.0)  # sides of hands that are not upright are guesses
     return replace(job, crop=crop, turn=turn, box=box)
-
-
-def turn_of(points: Float[np.ndarray, "21 2"]) -> float | None:
-    """Radians by which the hand's palm is turned from upright (crop units); None where it is seen end on."""
-    x, y = points[list(KNUCKLES[1:])].mean(axis=0) - points[0]
-    far = math.hypot(x, y)
-    return math.atan2(x, -y) if far > END_ON * max(np.ptp(points, axis=0)) else None

@@ -112,23 +112,26 @@ def look(
     views: tuple[View, ...] = VIEWS,
     batch: int = 8,
     masks: bool = True,
+    turn: Float[Tensor, " n"] | None = None,
 ) -> Answers:
     """The network on every view of every hand. centre, half: the house's crop, in units of the stored pictures.
 
-    masks: whether to render the meshes for `Answers.iou`.
+    masks: whether to render the meshes for `Answers.iou`. turn: radians by which each crop is turned before the view
+    turns it (default: none).
     """
+    turn = torch.zeros_like(half) if turn is None else turn
     with evaluating(network):
         parts = [
-            _look_at(network, images[rows], centre[rows], half[rows], views, masks)
+            _look_at(network, images[rows], centre[rows], half[rows], turn[rows], views, masks)
             for rows in torch.arange(len(images), device=images.device).split(batch)
         ]
     return Answers.join(parts)
 
 
 def _look_at(
-    network: DHPE, images: Tensor, centre: Tensor, half: Tensor, views: tuple[View, ...], masks: bool
+    network: DHPE, images: Tensor, centre: Tensor, half: Tensor, turn: Tensor, views: tuple[View, ...], masks: bool
 ) -> Answers:
-    found = [_look(network, images, centre, half, view, masks) for view in views]
+    found = [_look(network, images, centre, half, turn, view, masks) for view in views]
     straight = [answer for answer, view in zip(found, views, strict=True) if not view.flip]
 
     def stacked(name: str, answers: list[dict[str, Tensor]]) -> Tensor:
@@ -142,9 +145,11 @@ def _look_at(
     )
 
 
-def _look(network: DHPE, images: Tensor, centre: Tensor, half: Tensor, view: View, masks: bool) -> dict[str, Tensor]:
+def _look(
+    network: DHPE, images: Tensor, centre: Tensor, half: Tensor, turn: Tensor, view: View, masks: bool
+) -> dict[str, Tensor]:
     half = half * view.zoom
-    angle = torch.full_like(half, math.radians(view.turn))
+    angle = turn + math.radians(view.turn)
     back = half[:, None, None] * in_plane(-angle)  # crop → picture
     affine = torch.cat([back, centre[..., None]], dim=-1)
     if view.flip:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 
+from densehand.camera import in_plane
 from densehand.data.fits import Fits, evenly, house_crop, project_fits, render_masks
 from densehand.data.held_back import ESTIMATOR, frame_number
 from densehand.data.photos import PhotoSet, load_photos
@@ -29,6 +30,7 @@ from densehand.evaluate import append_rows
 from densehand.export import write_picture
 from densehand.files import ensure_folder, write_atomically
 from densehand.hand.fit import aligned_error
+from densehand.hand.keypoints import palm_turn
 from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters
 from densehand.network.zoo import open_model
@@ -43,13 +45,16 @@ MASKS, MASK_TILE, TILE = 40, 150, 200  # masks on their sheet; side of its pictu
 
 
 def look_at(model: str, photos: PhotoSet, size: int) -> Answers:
-    """A network's answers to the looks at all photos, crops of `size`²."""
+    """A network's answers to the looks at all photos, crops of `size`², turned upright by the teacher's keypoints."""
     network = open_model(model, precision="float32")
     network.config = replace(network.config, input_size=size or network.config.input_size)
-    centre, half = house_crop(photos.keypoints)
+    turn = -palm_turn(photos.keypoints).nan_to_num()
+    turned = photos.keypoints @ in_plane(turn).mT
+    centre, half = house_crop(turned)
+    centre = (centre[:, None] @ in_plane(turn))[:, 0]
     parts, began = [], time.monotonic()
     for rows in torch.arange(len(photos)).split(LOT):
-        parts.append(look(network, photos.images[rows], centre[rows], half[rows], LOOKS, 16))
+        parts.append(look(network, photos.images[rows], centre[rows], half[rows], LOOKS, 16, turn=turn[rows]))
         print(f"looked at {int(rows[-1]) + 1} of {len(photos)}, {time.monotonic() - began:.0f} s", flush=True)
     return Answers.join(parts)
 

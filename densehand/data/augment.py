@@ -16,6 +16,7 @@ from densehand.camera import in_plane
 from densehand.data.augmentation import Augmentation
 from densehand.data.fits import house_crop
 from densehand.data.records import Records, TrainingBatch
+from densehand.hand.keypoints import palm_turn
 from densehand.hand.model import HandModel, turned_in_plane
 
 PADDINGS = ("zeros", "border", "reflection")
@@ -42,6 +43,9 @@ def augment(
     angle = torch.randn(count, generator=generator, device=device) * math.radians(how.rotation)
     anyway = uniform((count,), 0, 1, generator, device) < how.any_rotation
     angle = torch.where(anyway, uniform((count,), -math.pi, math.pi, generator, device), angle)
+    if how.upright:
+        straightened = uniform((count,), 0, 1, generator, device) < how.upright
+        angle = angle - torch.where(straightened, palm_turn(records.keypoints[index]).nan_to_num(), 0)
     turn = in_plane(angle)
     keypoints = torch.einsum("bij,bkj->bki", turn, records.keypoints[index])
     middle, half = house_crop(keypoints)

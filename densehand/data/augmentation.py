@@ -11,11 +11,13 @@ from densehand.options import option
 class Augmentation:
     """Ranges of the augmentation. Angles in degrees, lengths as shares of the crop.
 
-    rotation: standard deviation of the in-plane turn; any_rotation: share of samples turned by any angle.
+    upright: share of samples whose palm is turned upright first; rotation: standard deviation of the in-plane turn;
+    any_rotation: share of samples turned by any angle.
     backdrop: share of real hands of known outline shown before another background (where hand-free pictures are given).
     flip: share shown as the other hand (only side, 2D and mask losses see them).
     """
 
+    upright: float = option(0.0, "Share of hands turned upright first, as `densehand predict` shows them.", 0, 1)
     rotation: float = option(25.0, "Standard deviation of the turn in the picture, degrees.", 0)
     any_rotation: float = option(0.25, "Share of pictures turned by any angle.", 0, 1)
     zoom: tuple[float, float] = option((0.85, 1.25), "Side of the crop over 1.5 × the hand's box: least and most.")

@@ -7,8 +7,11 @@ middle, ring, little, each from the palm to the tip.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 FINGERS: tuple[str, ...] = ("thumb", "index", "middle", "ring", "little")
 
@@ -34,6 +37,9 @@ KEYPOINT_PARENTS: tuple[int, ...] = (-1, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0
 
 BONES: tuple[tuple[int, int], ...] = tuple((parent, child) for child, parent in enumerate(KEYPOINT_PARENTS) if child)
 """The 20 (parent, child) pairs of keypoints."""
+
+END_ON = 0.2
+"""A palm, wrist to knuckles, that is a smaller share of the hand's box long is seen end on: its turn is a guess."""
 
 JOINT_PARENTS: tuple[int, ...] = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 """Parents in MANO's 16-joint tree: wrist 0, index 1-3, middle 4-6, little 7-9, ring 10-12, thumb 13-15."""
@@ -62,6 +68,17 @@ def keypoint_matrices(tips: Sequence[int], vertices: int) -> tuple[np.ndarray, n
     selector[range(5), tips] = 1
     order[range(21), KEYPOINT_SOURCE] = 1
     return selector, order
+
+
+def palm_turn(points: Any) -> Any:
+    """Angles (*b, radians) by which palms, wrist to knuckles, are turned clockwise from upright, of keypoints
+    (*b 21 2; x right, y down), arrays or tensors; NaN where the palm is seen end on (`END_ON`)."""
+    along = points[..., list(KNUCKLES[1:]), :].mean(-2) - points[..., 0, :]
+    x, y = along[..., 0], along[..., 1]
+    if isinstance(points, Tensor):
+        box = (points.amax(-2) - points.amin(-2)).amax(-1)
+        return torch.where(torch.hypot(x, y) > END_ON * box, torch.atan2(x, -y), torch.nan)
+    return np.where(np.hypot(x, y) > END_ON * np.ptp(points, axis=-2).max(-1), np.arctan2(x, -y), np.nan)
 
 
 # For each dataset: its k-th keypoint is house keypoint ORDERS[name][k].

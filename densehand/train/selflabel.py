@@ -35,7 +35,7 @@ from densehand.network.mesh import MeshParameters
 from densehand.refine.fast import FastProblem, FastWeights
 from densehand.views import Answers, View, consensus, from_crop, to_crop
 
-LOOKS = (View(zoom=0.92, turn=-20), View(zoom=1.12, turn=20))
+LOOKS = (View(zoom=0.83, turn=-20), View(zoom=1.0, turn=20))
 BOX = 2 / HOUSE_PADDING  # the box in the house's crop
 LOT = 256  # hands fitted at a time
 

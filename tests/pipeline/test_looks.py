@@ -15,8 +15,8 @@ from densehand.camera import Crop, in_plane
 from densehand.crops import CropReader, Look
 from densehand.detect import Detection, Detector
 from densehand.detect.boxes import Candidates
+from densehand.hand.keypoints import palm_turn
 from densehand.images import read_image
-from densehand.looks import turn_of
 from densehand.photo import HandBox, Photo
 from densehand.pipeline import HandEstimator
 
@@ -223,7 +223,9 @@ def test_the_turn_of_a_palm():
     points = np.zeros((21, 2))
     points[[5, 9, 13, 17]] = [[-0.2, -1], [0, -1], [0.1, -1], [0.1, -1]]
     for angle in (-3.0, -1.0, 0.0, 0.5, 2.0):
-        assert turn_of(points @ in_plane(angle).T) == pytest.approx(angle)
+        turned = points @ in_plane(angle).T
+        assert palm_turn(turned) == pytest.approx(angle)
+        assert palm_turn(torch.from_numpy(turned)[None]).item() == pytest.approx(angle)
     points[8] = [0, -8]  # a finger eight times as long as the palm seen
-    assert turn_of(points) is None
-    assert turn_of(np.zeros((21, 2))) is None
+    assert np.isnan(palm_turn(points)) and palm_turn(torch.from_numpy(points)).isnan()
+    assert np.isnan(palm_turn(np.zeros((21, 2))))
