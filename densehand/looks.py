@@ -3,6 +3,8 @@
 Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, weaker ones are, and at last the
 whole picture, for a hand that fills it. So a photo with a clear hand costs no more than that hand.
 
+Turned. A detection that tells how its hand lies is shown to the network turned upright at once.
+
 Again. The network answers best where the hand fills its crop as in training, and stands upright in it, fingers up.
 Where the crop of a box, or of the whole picture, is not the one that the hand found in it asks for, the network looks
 there, the pixels turned. Detected boxes are set around the hand that way; given ones stay what they are, and the new
@@ -115,8 +117,9 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
         odds = DETECTORS_SIDE * log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
         box = np.asarray(detection.box, dtype=np.float32)
         job = _job(index, Crop.from_box(box), box, photo.side, odds, float(detection.score))
-        sure = detection.score >= SURE
-        rounds[not sure].append(replace(job, least=MIN_SCORE if sure else MIN_DOUBTFUL))
+        sure, turn = detection.score >= SURE, detection.turn or 0.0
+        turn = 0.0 if abs(turn) <= ASKEW else -turn if job.crop.mirrored else turn
+        rounds[not sure].append(replace(job, least=MIN_SCORE if sure else MIN_DOUBTFUL, turn=turn))
     last = _job(index, whole, None, photo.side, None, WHOLE_PICTURE)
     return [rounds[0], rounds[1][:MOST_WEAK], [replace(last, least=MIN_DOUBTFUL)]]
 

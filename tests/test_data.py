@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from densehand.data.fits import Fits, box_size, estimate_keypoint_map, evenly, f
 from densehand.data.photos import load_photos
 from densehand.data.records import Records, TrainingBatch, no_masks, records_from_photos
 from densehand.errors import InputError
+from densehand.hand.keypoints import palm_turn
 from densehand.hand.model import quaternion_to_matrix, turned_in_plane
 from densehand.train.validate import PLAIN
 
@@ -140,6 +143,22 @@ def test_plain_crops_are_the_pipelines(hand):
     low, high = batch.keypoints.amin(1), batch.keypoints.amax(1)
     torch.testing.assert_close((high - low).amax(1), torch.full((6,), 2 / 1.5), atol=1e-4, rtol=0)
     torch.testing.assert_close(low + high, torch.zeros(6, 2), atol=1e-4, rtol=0)
+
+
+def test_hands_are_turned_upright_before_anything_else(hand):
+    """All but those seen end on, whose turn nobody knows; and as many as asked for."""
+    records, index = dotted_records(hand), torch.arange(6).repeat(50)
+    made = partial(augment, hand, records, index, 32, generator=torch.Generator().manual_seed(3))
+    lie = palm_turn(records.keypoints[index])
+    upright = palm_turn(made(replace(PLAIN, upright=1)).keypoints)
+    assert (lie.abs() > 0.1).any() and torch.equal(upright.isnan(), lie.isnan())
+    torch.testing.assert_close(upright.nan_to_num(), torch.zeros(len(index)), atol=1e-4, rtol=0)
+    half = palm_turn(made(replace(PLAIN, upright=0.5)).keypoints)[lie.abs() > 0.01]
+    assert 0.3 < (half.abs() < 1e-4).float().mean() < 0.7
+    whole = augment(hand, records, index, 96, replace(GEOMETRY, upright=1), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        whole.skeleton[whole.is_right > 0][..., :2], whole.keypoints[whole.is_right > 0], atol=1e-4, rtol=0
+    )
 
 
 def test_batches_repeat_with_their_seed_and_stay_in_range(hand):

@@ -93,6 +93,7 @@ def random_output(seed: int, height: int = 6, width: int = 9) -> DetectorOutput:
         torch.randn(2, 2, height, width, generator=generator),
         torch.randn(2, 2, height, width, generator=generator),
         torch.randn(2, height, width, generator=generator),
+        torch.randn(2, 2, height, width, generator=generator),
     )
 
 
@@ -115,12 +116,14 @@ def test_peaks_agree_with_the_naive_twin(seed):
                 w, h = (REFERENCE_SIZE * np.exp(v) for v in output.log_size[b, :, row, column].tolist())
                 x, y = (column + 0.5 + dx) * STRIDE, (row + 0.5 + dy) * STRIDE
                 right = torch.sigmoid(output.side_logit[b, row, column]).item()
-                expected.append((score[row][column], [x - w / 2, y - h / 2, x + w / 2, y + h / 2], right))
+                turn = output.turn[b, :, row, column].tolist()
+                expected.append((score[row][column], [x - w / 2, y - h / 2, x + w / 2, y + h / 2], right, turn))
         expected.sort(key=lambda entry: -entry[0])
         assert len(expected) > 1
         np.testing.assert_allclose(found.scores, [e[0] for e in expected], rtol=1e-6)
         np.testing.assert_allclose(found.boxes, [e[1] for e in expected], rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(found.right, [e[2] for e in expected], rtol=1e-5)
+        np.testing.assert_array_equal(found.turn, np.float32([e[3] for e in expected]))
 
 
 def peaks_of_torch(output, threshold):
@@ -129,7 +132,12 @@ def peaks_of_torch(output, threshold):
     is_peak = (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score) & (score >= threshold)
     for b, mask in enumerate(is_peak):
         order = score[b, mask].argsort(descending=True, stable=True)
-        yield boxes_of(output)[b, :, mask].T[order], score[b, mask][order], output.side_logit[b, mask].sigmoid()[order]
+        yield (
+            boxes_of(output)[b, :, mask].T[order],
+            score[b, mask][order],
+            output.side_logit[b, mask].sigmoid()[order],
+            output.turn[b, :, mask].T[order],
+        )
 
 
 @settings(max_examples=100, deadline=None)

@@ -37,7 +37,7 @@ class BlobNet(nn.Module):
             offset[b, 1, row, column] = (y0 + y1) / 2 / STRIDE - row - 0.5
             log_size[b, :, row, column] = (torch.tensor([x1 - x0, y1 - y0]) / REFERENCE_SIZE).log()
             side[b, row, column] = 2.0 if images[b, 0][bright].mean() > images[b, 2][bright].mean() else -2.0
-        return DetectorOutput(centre, offset, log_size, side)
+        return DetectorOutput(centre, offset, log_size, side, torch.zeros_like(offset))
 
 
 def blob_detector(**options) -> Detector:

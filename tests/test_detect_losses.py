@@ -31,6 +31,7 @@ def perfect_output(targets: Targets) -> DetectorOutput:
         (centre - cells) / STRIDE,
         (size / REFERENCE_SIZE).log(),
         (targets.right - 0.5) * 40,
+        torch.zeros_like(centre),
         (targets.keypoints - cells.repeat(21, 1, 1)) / extent,
     )
 

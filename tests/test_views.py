@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from view_oracle import answers_of, ramp
+from view_oracle import Oracle, answers_of, ramp, true_mesh
 
+from densehand.adapt.gather import HOUSE
 from densehand.adapt.labels import Keep, label_error, pseudo_labels
-from densehand.views import agreement, consensus, from_crop, to_crop
+from densehand.views import View, agreement, consensus, from_crop, look, to_crop
 
 
 def test_a_network_that_knows_agrees_with_itself_in_every_view(hand):
@@ -28,6 +29,19 @@ def test_a_network_that_knows_agrees_with_itself_in_every_view(hand):
     expected = skeleton[..., :2] + truth.translation[:, None, :2]
     assert (answers.heat - expected).abs().max() < 0.02  # all six views, the mirrored one too
     assert (answers.skeleton[..., :2] - expected).abs().max() < 0.02
+
+
+def test_answers_of_crops_turned_at_will_fall_on_the_truth(hand):
+    count = 3
+    truth = true_mesh(hand, count)
+    centre, half, turn = torch.full((count, 2), 0.05), torch.full((count,), HOUSE), torch.tensor([0.4, -2.0, 3.0])
+    views = (View(), View(zoom=0.85, turn=20), View(flip=True))
+    answers = look(Oracle(hand, truth), ramp(count), centre, half, views, turn=turn)
+    skeleton = truth.scale[:, None, None] * hand.skeleton(truth.pose, truth.shape, truth.rotation)
+    expected = skeleton[..., :2] + truth.translation[:, None, :2]
+    assert (answers.heat - expected).abs().max() < 0.03
+    between = (answers.mesh.rotation * truth.rotation).sum(-1).abs()
+    assert between.min() > math.cos(math.radians(1))
 
 
 def test_a_network_that_does_not_look_disagrees(hand):

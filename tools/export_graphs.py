@@ -25,9 +25,9 @@ from densehand.network.zoo import build_model, load_card
 
 LARGE = 64  # numbers from which on an initialiser is a weight; smaller ones are kept too if they are of the network
 OPSET = 17
-KEPT_FLOAT = {  # positions, sizes, sides and the mask are read off what these write
+KEPT_FLOAT = {  # positions, sizes, sides, turns and the mask are read off what these write
     "dhpe-lite": ("stage1.maps", "stage2.maps"),
-    "detector": ("net.centre", "net.box", "net.side"),
+    "detector": ("net.centre", "net.box", "net.side", "net.turn"),
 }
 
 

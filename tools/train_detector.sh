@@ -30,8 +30,9 @@ tell "$bin/python" -m densehand.detect.calibrate --data "$data" --run "$runs/det
 # 2. The same once more from there, a little lower.
 tell "$bin/python" -m densehand.detect.train --data "$data" --run "$runs/detector-2" --steps 3112 --batch 16 --rate 1.5e-3 \
     --seed 7 --start "$runs/detector-1.safetensors"
-# 3. Packaged, given what 8-bit integers need, and measured: results/detector.csv and the card.
+# 3. Packaged, taught which way fingers point, given what 8-bit integers need, and measured: results/detector.csv and the card.
 tell "$bin/python" -m densehand.detect.calibrate --data "$data" --run "$runs/detector-2" --out densehand/weights/detector.safetensors
+tell "$bin/python" -m densehand.detect.turn --data "$data"
 tell "$bin/python" tools/calibrate_detector_activations.py --data "$data"
 tell "$bin/python" -m densehand.detect.evaluate --data "$data" --fixtures "$fixtures" --out results/detector.csv --card
 

@@ -22,6 +22,7 @@ class Candidates(NamedTuple):
     boxes: NDArray[np.float32]  # (n, 4) input px
     scores: NDArray[np.float32]  # (n,) in (0, 1)
     right: NDArray[np.float32]  # (n,) probability of a right hand
+    turn: NDArray[np.float32]  # (n, 2) mean sine and cosine of the palm's turn
 
 
 def areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
@@ -76,7 +77,7 @@ def peaks(output: DetectorOutput, threshold: float, limit: int = 100) -> list[Ca
     """
     least = math.log(threshold / (1 - threshold))
     found = []
-    for centre, shift, size, side in zip(*(value.float().cpu().numpy() for value in output[:4]), strict=True):
+    for centre, shift, size, side, turn in zip(*(value.float().cpu().numpy() for value in output[:5]), strict=True):
         rows, columns = np.nonzero(centre >= least)
         bordered = np.full((centre.shape[0] + 2, centre.shape[1] + 2), -np.inf, np.float32)
         bordered[1:-1, 1:-1] = centre
@@ -87,5 +88,6 @@ def peaks(output: DetectorOutput, threshold: float, limit: int = 100) -> list[Ca
         middle = STRIDE * (np.stack([columns, rows], 1) + np.float32(0.5) + shift[:, rows, columns].T)
         half = 0.5 * REFERENCE_SIZE * np.exp(size[:, rows, columns].T.clip(-4, 4))
         boxes = np.concatenate([middle - half, middle + half], axis=1).astype(np.float32)
-        found.append(Candidates(boxes, *sigmoid(np.stack([values[best], side[rows, columns]]))))
+        scores, right = sigmoid(np.stack([values[best], side[rows, columns]]))
+        found.append(Candidates(boxes, scores, right, turn[:, rows, columns].T))
     return found

@@ -1,5 +1,6 @@
 """The detector as the pipeline uses it: a photo in, hands out."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -27,6 +28,7 @@ ZOOM_FROM = 1.5  # a picture is worth a closer look if its longer side exceeds t
 MAX_WINDOWS = 32  # of a closer look: bounds its time on any picture
 WINDOW_BATCH = 8
 SURE = 0.4  # a score that makes another look needless
+KNOWN_TURN = 0.6  # length of the mean of sine and cosine from which on a turn is told (docs/detector.md)
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,15 @@ class Detection:
     """One hand. ``box`` [x0, y0, x1, y1] in continuous pixels of the photo, tight around the 21 keypoints.
 
     It may reach over the photo's border where the hand does. ``side`` is the hand's own, seen in a photo that is not
-    mirrored; ``side_score`` is its probability, in [0.5, 1]; ``score``, in (0, 1), that there is a hand.
+    mirrored; ``side_score`` is its probability, in [0.5, 1]; ``score``, in (0, 1), that there is a hand. ``turn``:
+    radians by which the palm, wrist to knuckles, is turned clockwise from upright; None where the detector cannot tell.
     """
 
     box: NDArray[np.float64]
     side: Literal["left", "right"]
     side_score: float
     score: float
+    turn: float | None = None
 
 
 class FrozenNet(nn.Module):
@@ -126,7 +130,7 @@ class Detector:
         if worth_it and (self.zoom == "always" or (self.zoom == "auto" and not self._is_sure(found))):
             found = _together(found, self._look(image, zoom_windows(width, height, self.input_size)))
         keep = suppress(found.boxes, found.scores)
-        return [_detection(found.boxes[i], float(found.right[i]), float(found.scores[i])) for i in keep]
+        return [_detection(*(values[i] for values in found)) for i in keep]
 
     def _is_sure(self, found: Candidates) -> bool:
         """Whether something was found that needs no other look (what a higher threshold drops does not count)."""
@@ -150,7 +154,7 @@ class Detector:
             for window, (sx, sy), candidates in zip(batch, scale, peaks(output, self.threshold), strict=True):
                 boxes = candidates.boxes / np.array([sx, sy, sx, sy]) + np.array([window.x, window.y] * 2)
                 whole = ~cut_by_window(boxes, window, image.shape[1], image.shape[0])
-                parts.append(Candidates(boxes[whole], candidates.scores[whole], candidates.right[whole]))
+                parts.append(Candidates(boxes[whole], *(values[whole] for values in candidates[1:])))
         return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _letterbox(self, image: NDArray[np.uint8], window: Window) -> tuple[NDArray[np.uint8], tuple[float, float]]:
@@ -185,9 +189,11 @@ def _together(a: Candidates, b: Candidates) -> Candidates:
     return Candidates(*(np.concatenate(pair) for pair in zip(a, b, strict=True)))
 
 
-def _detection(box: NDArray[np.float32], right: float, score: float) -> Detection:
+def _detection(box: NDArray[np.float32], score: float, right: float, turn: NDArray[np.float32]) -> Detection:
+    """A row of `Candidates`."""
     side: Literal["left", "right"] = "right" if right >= 0.5 else "left"
-    return Detection(box.astype(np.float64), side, max(right, 1 - right), score)
+    known = math.atan2(*turn) if math.hypot(*turn) >= KNOWN_TURN else None
+    return Detection(box.astype(np.float64), side, float(max(right, 1 - right)), float(score), known)
 
 
 def check_image(image: object) -> NDArray[np.uint8]:

@@ -1,9 +1,9 @@
 """The detector's network: a truncated EfficientNet-lite0, a light top-down neck, and dense heads at stride 8.
 
-Every cell of the stride-8 map answers four questions: is the centre of a hand's box here; where exactly is that centre;
-how large is the box; is it a right hand. One centre is one hand, as in Zhou et al., "Objects as points" (2019); sizes
-and centres are learnt from every cell near a centre, not the peak alone, as in Liu et al., "Training-time-friendly
-network for real-time object detection" (2020).
+Every cell of the stride-8 map answers five questions: is the centre of a hand's box here; where exactly is that centre;
+how large is the box; is it a right hand; which way do its fingers point. One centre is one hand, as in Zhou et al.,
+"Objects as points" (2019); sizes and centres are learnt from every cell near a centre, not the peak alone, as in Liu et
+al., "Training-time-friendly network for real-time object detection" (2020).
 """
 
 from typing import NamedTuple
@@ -27,6 +27,7 @@ class DetectorOutput(NamedTuple):
     offset: Float[Tensor, "b 2 hs ws"]  # box centre minus the cell's centre, in cells (x, y)
     log_size: Float[Tensor, "b 2 hs ws"]  # log of the box's width and height over REFERENCE_SIZE pixels
     side_logit: Float[Tensor, "b hs ws"]  # > 0: a right hand
+    turn: Float[Tensor, "b 2 hs ws"]  # mean sine and cosine of the palm's turn from upright: short where it is doubtful
     keypoints: Float[Tensor, "b 42 hs ws"] | None = None  # auxiliary: (keypoint − cell's centre) / box's larger side
 
 
@@ -82,13 +83,15 @@ class DetectorNet(nn.Module):
         self.centre = nn.Conv2d(width, 1, 1)
         self.box = nn.Conv2d(width, 4, 1)
         self.side = nn.Conv2d(96, 1, 1)
+        self.turn = nn.Conv2d(96, 2, 1)  # fitted when all else is trained (`detect/turn.py`)
         # Which side a hand is shows in where its thumb is and which face it turns to us: the branch learns it sooner,
-        # and
-        # better, if it must tell the keypoints too. Not part of the shipped network.
+        # and better, if it must tell the keypoints too. Not part of the shipped network.
         self.keypoints = nn.Conv2d(96, 42, 1) if auxiliary else None
         for head in (self.centre, self.box, self.side):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.turn.weight)
+        nn.init.zeros_(self.turn.bias)  # type: ignore[arg-type]
         nn.init.constant_(self.centre.bias, -4.0)  # type: ignore[arg-type]  # hands are rare: start near "nothing here"
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> DetectorOutput:
@@ -108,6 +111,7 @@ class DetectorNet(nn.Module):
             offset=box[:, :2],
             log_size=box[:, 2:],
             side_logit=self.side(side)[:, 0],
+            turn=self.turn(side),
             keypoints=None if self.keypoints is None else self.keypoints(side),
         )
 

@@ -44,7 +44,8 @@ def load_net(path: str | Path | None = None) -> DetectorNet:
     path = Path(path or PACKAGED)
     state, _ = load_state(path, NAME)
     net = DetectorNet()
-    fill(net, state, path, NAME)
+    unknown = {f"turn.{name}": value for name, value in net.turn.state_dict().items()}  # of weights without a turn
+    fill(net, unknown | state, path, NAME)
     return net.eval()
 
 

@@ -42,14 +42,14 @@ class EvidenceGraph(nn.Module):
 
 
 class DetectorGraph(nn.Module):
-    """The detector's four dense answers, without its auxiliary head."""
+    """The detector's five dense answers, without its auxiliary head."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
-        return tuple(self.net(images)[:4])
+        return tuple(self.net(images)[:5])
 
 
 class Shortcut:

@@ -171,7 +171,7 @@ def test_the_detector_looks_again_unless_something_is_sure(monkeypatch, score):
 
     def look(self, picture, windows):
         looks.append((picture.shape, len(windows)))
-        return Candidates(np.float32([[10, 10, 60, 60]]), np.float32([score]), np.float32([0.9]))
+        return Candidates(np.float32([[10, 10, 60, 60]]), np.float32([score]), np.float32([0.9]), np.float32([[0, 0]]))
 
     monkeypatch.setattr(Detector, "_look", look)
     found = Detector(torch.nn.Identity(), threshold=0.1)(np.zeros((500, 500, 3), np.uint8))
@@ -216,6 +216,24 @@ def test_a_hand_that_lies_turned_is_looked_at_upright(quarters, options):
         assert hand.side == plain.side
         assert np.abs(hand.keypoints_2d - expected).max() < 0.03 * size
         assert np.abs(hand.joints_3d - plain.joints_3d @ around.T).max() < 0.02
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_turn_that_the_detector_knows_is_turned_back_at_once(network, image, monkeypatch, side):
+    """Of a left hand's crop, which is mirrored, the other way round; a small one not at all."""
+    any_score(monkeypatch)
+    looked, original = [], CropReader.run
+
+    def run(self, photos, crops, *rest):
+        looked.extend(crops)
+        return original(self, photos, crops, *rest)
+
+    monkeypatch.setattr(CropReader, "run", run)
+    for turn, expected in ((None, 0.0), (math.radians(25), 0.0), (2.0, 2.0)):
+        detection = Detection(np.array(BOX), side, 0.99, 0.9, turn)
+        looked.clear()
+        HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side=side)
+        assert looked[0].turn == (expected if side == "right" else -expected)
 
 
 def test_the_turn_of_a_palm():
