@@ -11,7 +11,7 @@ from tool_loader import load_tool
 
 from densehand.detect import Detector
 from densehand.detect.detector import FrozenNet
-from densehand.detect.weights import PACKAGED, load_net, load_ranges
+from densehand.detect.weights import PACKAGED, load
 from densehand.errors import InputError, WeightsError
 from densehand.images import read_image
 from densehand.metrics import box_iou
@@ -47,7 +47,7 @@ def test_maps_stay_near_float32_and_a_wrong_range_is_seen():
     pytest.importorskip("onnxruntime")
     image = torch.from_numpy(read_image(DEMO_PHOTOS[0])).permute(2, 0, 1)[None].float() / 255
     image = torch.nn.functional.interpolate(image, (256, 192), mode="area")
-    net, ranges, cpu = load_net(), load_ranges(), torch.device("cpu")
+    (net, ranges), cpu = load(), torch.device("cpu")
     exact = FrozenNet(net, cpu)(image)
     wrong = dict(ranges)
     wrong["/net/centre_branch/act/Clip_output_0"] = (0.0, 1.0)
@@ -80,8 +80,8 @@ def test_integers_are_taken_where_they_may(package, monkeypatch):
     amend_card(package, activation_ranges={})
     assert precision_of() == "float32"
     package.with_suffix(".json").unlink()
-    with pytest.raises(WeightsError, match="no model card"):
-        load_ranges(package)
+    with pytest.raises(WeightsError, match="the card of model 'detector' is missing"):
+        load(package)
 
 
 def test_measured_ranges_come_back_from_the_card(package, tmp_path, capsys):

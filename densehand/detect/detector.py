@@ -12,9 +12,10 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from densehand.detect import weights
 from densehand.detect.boxes import Candidates, peaks, suppress
 from densehand.detect.model import SIDE_MULTIPLE, DetectorNet, DetectorOutput
-from densehand.detect.weights import INPUT_SIZE, NAME, load_net, load_ranges
+from densehand.detect.weights import INPUT_SIZE, NAME
 from densehand.errors import InputError
 from densehand.network.engine import DetectorGraph, check_precision, engine, to_batch
 from densehand.network.fuse import fuse_batch_norms
@@ -79,7 +80,7 @@ class Detector:
     then, where the photo is larger than 384 px, closer, through overlapping windows. ``"always"`` looks closer at every
     photo that large; ``"never"`` looks once. The first look sees the photo at ``input_size`` pixels along its longer
     side and finds hands of about a sixteenth of that side up. ``ranges``: of the network's activations, for 8-bit
-    integers (`detect.weights.load_ranges`).
+    integers (`detect.weights.load`).
     """
 
     def __init__(
@@ -116,8 +117,9 @@ class Detector:
         unknown precision.
         """
         target = resolve_device(device)
-        ranges = load_ranges(path) if check_precision(precision) == "auto" else None
-        return cls(load_net(path), threshold, zoom, target, ranges=ranges)
+        integers = check_precision(precision) == "auto"
+        net, ranges = weights.load(path)
+        return cls(net, threshold, zoom, target, ranges=ranges if integers else None)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
         """Hands in an RGB photo, best score first; ``InputError`` if it is not an H×W×3 uint8 array with pixels."""

@@ -8,7 +8,7 @@ import torch
 from densehand.detect.model import DetectorNet
 from densehand.network.quantise import Ranges, check_ranges
 from densehand.network.storage import pack
-from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, card_beside, fill, load_state, write_model
+from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, fill, load_state, write_model
 
 NAME = "detector"
 PACKAGED = WEIGHTS_FOLDER / f"{NAME}.safetensors"
@@ -36,22 +36,20 @@ def save_net(net: DetectorNet, path: str | Path, **card: Any) -> ModelCard:
     return write_model(Path(path), NAME, packed, storage="fp16", hand="", input_size=INPUT_SIZE, **card)
 
 
-def load_net(path: str | Path | None = None) -> DetectorNet:
-    """The network in evaluation mode on the CPU; ``path`` defaults to the package's weights.
+def load(path: str | Path | None = None) -> tuple[DetectorNet, Ranges]:
+    """The network in evaluation mode on the CPU, and the ranges of its activations by its card, which 8-bit integers
+    need (empty where the card has none); ``path`` defaults to the package's weights.
 
     Raises ``WeightsError`` if the file or its card is missing, damaged or of another network.
     """
     path = Path(path or PACKAGED)
-    state, _ = load_state(path, NAME)
+    state, card = load_state(path, NAME)
     net = DetectorNet()
     unknown = {f"turn.{name}": value for name, value in net.turn.state_dict().items()}  # of weights without a turn
     fill(net, unknown | state, path, NAME)
-    return net.eval()
+    return net.eval(), check_ranges(card.activation_ranges)
 
 
-def load_ranges(path: str | Path | None = None) -> Ranges:
-    """Ranges of the activations by the card beside `path`, which 8-bit integers need; empty where it has none.
-
-    Raises ``WeightsError`` if the card is missing or damaged.
-    """
-    return check_ranges(card_beside(path or PACKAGED).activation_ranges)
+def load_net(path: str | Path | None = None) -> DetectorNet:
+    """``load``'s network alone."""
+    return load(path)[0]
