@@ -16,7 +16,7 @@ from densehand.data.augment import augment
 from densehand.data.records import Records, TrainingBatch
 from densehand.errors import InputError
 from densehand.hand.model import HandModel
-from densehand.metrics import THRESHOLDS_0_50, THRESHOLDS_20_50, auc, mask_iou, pck, procrustes_align
+from densehand.metrics import THRESHOLDS_0_50, THRESHOLDS_20_50, auc, mask_iou, pa_mpjpe, pck
 from densehand.metrics.shape import WRIST_TO_MIDDLE
 from densehand.network.estimator import DHPE, Estimate, evaluating
 from densehand.network.mesh import decode, skeleton_in_crop
@@ -87,11 +87,6 @@ def refined(network: DHPE, images: Tensor, estimate: Estimate, mode: str, steps:
     return refine_estimate(network, images, estimate, **given).h
 
 
-def aligned_errors(found: Float[np.ndarray, "n 21 3"], truth: Float[np.ndarray, "n 21 3"]) -> np.ndarray:
-    """Distance of each joint after similarity alignment of each hand, (n, 21), in the unit given."""
-    return np.stack([np.linalg.norm(procrustes_align(f, t) - t, axis=-1) for f, t in zip(found, truth, strict=True)])
-
-
 def scaled_errors(found: Float[np.ndarray, "n 21 3"], truth: Float[np.ndarray, "n 21 3"]) -> np.ndarray:
     """hand3d's protocol: wrists at the origin, the prediction scaled to the true length of one bone; (n, 21)."""
     root, tip = WRIST_TO_MIDDLE
@@ -118,7 +113,7 @@ def measure(
             parameters = decode(h)
             metres = network.hand.skeleton(parameters.pose, parameters.shape, parameters.rotation)
             found = metres.double().cpu().numpy() * 1000.0
-            aligned.append(aligned_errors(found, truth))
+            aligned += [pa_mpjpe(f, t) for f, t in zip(found, truth, strict=True)]
             scaled.append(scaled_errors(found, truth))
             if masks and bool(batch.has_mask.all()):
                 drawn = (network.render_mask(h, batch.images.shape[-1]) > 0.5).cpu().numpy()
@@ -127,7 +122,7 @@ def measure(
     errors = np.concatenate(scaled)
     return {
         "px": float(torch.cat(pixels).mean()),
-        "pa_mm": float(np.concatenate(aligned).mean()),
+        "pa_mm": float(np.mean(aligned)),
         "auc_20_50": auc(errors, THRESHOLDS_20_50, per_keypoint=True),
         "auc_0_50": auc(errors, THRESHOLDS_0_50, per_keypoint=True),
         "iou": float(np.mean(overlaps)) if overlaps else None,

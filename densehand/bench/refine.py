@@ -169,7 +169,7 @@ def _add(network: DHPE, cases: Synthetic, h: Tensor, figures: Figures) -> None:
     figures.mesh_px += (off * (ERROR_CROP / 2)).tolist()
     joints = _joints(hand, h)
     pairs = zip(joints.numpy() * 1000.0, cases.joints.numpy() * 1000.0, strict=True)
-    figures.pa_mm += [float(np.mean(pa_mpjpe(found, true))) for found, true in pairs]
+    figures.pa_mm += [pa_mpjpe(found, true) for found, true in pairs]
     with torch.no_grad():
         seen = (network.render_mask(h, cases.masks.shape[-1]) > 0.5).numpy()
     figures.iou += [mask_iou(found, true) for found, true in zip(seen, cases.masks.numpy(), strict=True)]
@@ -184,7 +184,7 @@ def _curve(network: DHPE, trace: list[Tensor], truths: list[Any], name: str) -> 
             h = path[column : column + 1]
             off = (skeleton_in_crop(hand, h)[..., :2] - keypoints).norm(dim=-1).mean() * (ERROR_CROP / 2)
             figures[0].append(float(off))
-            figures[1].append(float(np.mean(pa_mpjpe(_joints(hand, h)[0].numpy() * 1e3, joints[0].numpy() * 1e3))))
+            figures[1].append(pa_mpjpe(_joints(hand, h)[0].numpy() * 1e3, joints[0].numpy() * 1e3))
         curve.steps.append(step)
         curve.mesh_px.append(float(np.mean(figures[0])))
         curve.pa_mm.append(float(np.mean(figures[1])))
@@ -222,7 +222,7 @@ def _add_row(
     if first is not None:
         first.mesh_px += (keypoint_error(hand.keypoints_2d, row["keypoints_px"])[visible] / pixel).tolist()
     if row.get("joints_mm"):
-        own.pa_mm.append(float(np.mean(pa_mpjpe(hand.joints_3d * 1000.0, np.asarray(row["joints_mm"], float)))))
+        own.pa_mm.append(pa_mpjpe(hand.joints_3d * 1000.0, np.asarray(row["joints_mm"], float)))
     if row.get("vertices_mm") and row.get("intrinsics"):
         vertices = np.asarray(row["vertices_mm"], float) / 1000
         own.iou.append(mask_iou(hand.mask(size), vertex_mask(vertices, np.asarray(row["intrinsics"], float), size)))
