@@ -161,7 +161,8 @@ def test_a_few_steps_on_one_batch_lower_the_loss():
         optimiser.step()
         history.append(total.item())
     assert np.mean(history[-3:]) < 0.6 * history[0]
-    assert all(p.grad is not None for p in net.parameters())
+    untrained = {name for name, p in net.named_parameters() if p.grad is None}
+    assert untrained == {"turn.weight", "turn.bias"}  # fitted afterwards (tests/test_detect_turn.py)
 
 
 def test_rate_and_size_go_by_the_share_of_the_steps():
