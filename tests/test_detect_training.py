@@ -20,6 +20,7 @@ from densehand.detect.model import DetectorNet
 from densehand.detect.weights import load_net
 from densehand.errors import InputError
 from densehand.network.backbone import create_trunk
+from densehand.network.zoo import amend_card
 
 OPTIONS = {"steps": 4, "batch": 3, "rate": 1e-3, "device": torch.device("cpu"), "seed": 0}
 TOLD = ("steps", "batch", "rate", "seed")  # on the card
@@ -132,9 +133,11 @@ def test_a_run_is_logged_and_packaged(data, undisturbed, tmp_path, small):
 
     weights, table = tmp_path / "out" / "net.safetensors", tmp_path / "results" / "table.csv"
     calibrate.main(["--data", str(data), "--run", str(undisturbed), "--out", str(weights)])
+    amend_card(weights, accuracy={"another measure": {"told": 1.0}})
     evaluate.main(["--data", str(data), "--weights", str(weights), "--out", str(table), "--card"])
     card = json.loads(weights.with_suffix(".json").read_text())
-    (measured,) = card["accuracy"].values()
+    other, measured = card["accuracy"].values()
+    assert other == {"told": 1.0}
     assert measured["frames subhih"]["hands"] == 2 and "recall" not in measured["backgrounds without hands"]
     recipe = card["recipe"]
     assert card["model"] == "detector" and recipe["pictures"] == state["seen"]

@@ -35,7 +35,7 @@ from densehand.detect.weights import PACKAGED
 from densehand.evaluation.cases import PARTS, read_fixture
 from densehand.files import write_atomically
 from densehand.metrics import box_iou, tight_box
-from densehand.network.zoo import amend_card
+from densehand.network.zoo import amend_card, card_beside
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,8 @@ def main(arguments: list[str] | None = None) -> None:
             row[0]: {key: float(value) for key, value in zip(HEADER[1:], row[1:], strict=True) if value}
             for row in table[1:]
         }
-        amend_card(options.weights or PACKAGED, accuracy={heading: figures})
+        path = options.weights or PACKAGED
+        amend_card(path, accuracy=card_beside(path).accuracy | {heading: figures})
 
 
 if __name__ == "__main__":
