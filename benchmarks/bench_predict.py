@@ -4,8 +4,8 @@
 
 MediaPipe 0.10.21 pins an old numpy, so it lives in an environment of its own; `--mediapipe` names that environment's
 interpreter. Each figure is the median over `--repeat` calls after three to warm up, one photo at a time. Estimates and
-overlays take turns, so that their ratio holds on a busy machine, too. Hands that do not stand upright are looked at
-twice; `--upright` measures the photos turned as well, by that many quarters counter-clockwise.
+overlays take turns, so that their ratio holds on a busy machine, too. Hands that do not stand upright may
+cost a second look; `--upright` measures the photos turned as well, by that many quarters counter-clockwise.
 """
 
 from __future__ import annotations

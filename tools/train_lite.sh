@@ -101,19 +101,17 @@ python tools/average_weights.py "$runs/lite-20.safetensors" "$runs/lite-22/weigh
     --out "$runs/lite-23.safetensors"
 # 24., 25. For upright hands: `densehand/looks.py` turns the others so before it looks again. Few turned by any angle, tighter
 #    crops, as they are shown since, and a lower clip (docs/training.md's table of choices).
-densehand train "${common[@]}" "${again[@]}" --out "$runs/lite-24" --start "$runs/lite-23.safetensors" --steps 5000 --lr 7e-4 \
-    --final-lr 0 --clip 1 --seed 113 --augmentation.blur 0.4 --augmentation.rotation 20 --augmentation.any-rotation 0.1 \
-    --augmentation.zoom 0.7 1.2 --augmentation.shift 0.1 --synthesis.upright-share 0.75
+upright=("${again[@]}" --lr 7e-4 --final-lr 0 --clip 1 --augmentation.blur 0.4 --augmentation.rotation 20
+    --augmentation.any-rotation 0.1 --augmentation.zoom 0.7 1.2 --augmentation.shift 0.1 --synthesis.upright-share 0.75)
+densehand train "${common[@]}" "${upright[@]}" --out "$runs/lite-24" --start "$runs/lite-23.safetensors" --steps 5000 --seed 113
 python tools/average_weights.py "$runs/lite-23.safetensors" "$runs/lite-24/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-25.safetensors"
-# 26., 27. The same once more: labels made anew by the weights for upright hands, who look at the photos' hands upright; and
+# 26., 27. The same once more: labels made anew by the weights for upright hands, which look at the photos' hands upright; and
 #    these are shown so, four of five.
 python tools/self_label.py --photos "$photos" --model "$runs/lite-25.safetensors" --before "$runs/fits-2.npz" \
     --out "$runs/fits-3.npz"
-densehand train "${common[@]}" "${again[@]}" --fits "$runs/fits-3.npz" --out "$runs/lite-26" \
-    --start "$runs/lite-25.safetensors" --steps 5200 --lr 7e-4 --final-lr 0 --clip 1 --seed 127 --augmentation.blur 0.4 \
-    --augmentation.upright 0.8 --augmentation.rotation 20 --augmentation.any-rotation 0.1 --augmentation.zoom 0.7 1.2 \
-    --augmentation.shift 0.1 --synthesis.upright-share 0.75
+densehand train "${common[@]}" "${upright[@]}" --fits "$runs/fits-3.npz" --out "$runs/lite-26" \
+    --start "$runs/lite-25.safetensors" --steps 5200 --seed 127 --augmentation.upright 0.8
 python tools/average_weights.py "$runs/lite-25.safetensors" "$runs/lite-26/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-27.safetensors"
 
