@@ -117,8 +117,9 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
         odds = DETECTORS_SIDE * log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
         box = np.asarray(detection.box, dtype=np.float32)
         job = _job(index, Crop.from_box(box), box, photo.side, odds, float(detection.score))
-        sure, turn = detection.score >= SURE, detection.turn or 0.0
-        turn = 0.0 if abs(turn) <= ASKEW else -turn if job.crop.mirrored else turn
+        sure, lies = detection.score >= SURE, detection.turn or 0.0
+        turn = lies if abs(lies) > ASKEW else 0.0
+        turn = -turn if job.crop.mirrored else turn
         rounds[not sure].append(replace(job, least=MIN_SCORE if sure else MIN_DOUBTFUL, turn=turn))
     last = _job(index, whole, None, photo.side, None, WHOLE_PICTURE)
     return [rounds[0], rounds[1][:MOST_WEAK], [replace(last, least=MIN_DOUBTFUL)]]

@@ -31,19 +31,20 @@ def test_nothing_is_told_of_a_turn_before_it_is_fitted(net):
 
 def test_features_are_those_of_the_hands_cells(net):
     """A hand's cells count 1 in all, times how surely it is found; directions have length 1."""
-    features, direction, weight = turning.see(net, drawn_composer(), 0)
+    features, told, direction, weight = turning.see(net, drawn_composer(), 0)
+    assert told.shape == direction.shape and told.abs().max() == 0  # nothing is fitted yet
     assert features.shape == (len(weight), net.turn.in_channels) and len(weight) > turning.BATCH
     torch.testing.assert_close(direction.norm(dim=-1), torch.ones(len(weight)))
     assert 0 < float(weight.sum()) <= turning.BATCH  # close-ups: one hand each
     again = turning.see(net, drawn_composer(), 0)
-    assert all(torch.equal(a, b) for a, b in zip(again, (features, direction, weight), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(again, (features, told, direction, weight), strict=True))
 
 
 def test_the_fit_is_the_least_squares_of_all_cells(net):
     """Against a solver that sees the rows themselves, the pull towards none as rows of its own."""
     fitted = turning.fit(load_again(net), drawn_composer(), 3 * turning.BATCH)
     seen = [turning.see(net, drawn_composer(), batch) for batch in range(3)]
-    features, direction, weight = (torch.cat(column).double().numpy() for column in zip(*seen, strict=True))
+    features, _, direction, weight = (torch.cat(column).double().numpy() for column in zip(*seen, strict=True))
     rows = np.hstack([features, np.ones((len(features), 1))])
     root = np.sqrt(weight)[:, None]
     pull = np.sqrt(turning.RIDGE * np.mean(np.sum((rows * root) ** 2, axis=0)))
@@ -61,16 +62,12 @@ def load_again(net: DetectorNet) -> DetectorNet:
     return other
 
 
-def test_the_measure_of_known_answers(monkeypatch):
+def test_the_measure_of_known_answers(net, monkeypatch):
     """Of four hands one is not told; of the others two are right and one points the other way."""
-    net = DetectorNet()
-    with torch.no_grad():
-        net.turn.weight[:, :2, 0, 0] = torch.eye(2)
     angles = torch.tensor([0.3, -2.0, 1.0, 0.0])
     direction = torch.stack([angles.sin(), angles.cos()], dim=-1)
-    features = torch.zeros(4, net.turn.in_channels)
-    features[:, :2] = direction * torch.tensor([1.0, KNOWN_TURN + 0.01, -1.0, KNOWN_TURN - 0.01])[:, None]
-    monkeypatch.setattr(turning, "see", lambda *_: (features, direction, torch.ones(4)))
+    told = direction * torch.tensor([1.0, KNOWN_TURN + 0.01, -1.0, KNOWN_TURN - 0.01])[:, None]
+    monkeypatch.setattr(turning, "see", lambda *_: (torch.zeros(4, 96), told, direction, torch.ones(4)))
     figures = turning.measure(net, drawn_composer(), turning.BATCH)
     assert figures["told"] == pytest.approx(0.75)
     assert figures["within_30"] == pytest.approx(2 / 3) and figures["beyond_90"] == pytest.approx(1 / 3)
@@ -95,9 +92,7 @@ def test_the_command_changes_the_turn_alone_and_says_so_on_the_card(net, tmp_pat
     path = tmp_path / "net.safetensors"
     save_net(net, path, recipe={"steps": 3}, accuracy={"one": 1})
     before = load_net(path)
-    for reader in ("read_frames", "read_crops", "read_backgrounds"):
-        monkeypatch.setattr(turning, reader, lambda *_: [])
-    monkeypatch.setattr(turning, "Composer", lambda *_: drawn_composer())
+    monkeypatch.setattr(turning.Composer, "of", lambda *_, **__: drawn_composer())
     turning.main(["--data", str(tmp_path), "--weights", str(path), "--pictures", str(5 * turning.BATCH)])
     after, card = load_net(path), card_beside(path)
     for name, value in after.state_dict().items():

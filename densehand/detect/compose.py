@@ -6,11 +6,23 @@ One call of :meth:`Composer.__call__` gives one S×S picture with its boxes. All
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from densehand.detect.data import LabelledHand, Picture, Pixels, Points, cut_out, decoded, visible_rectangle
+from densehand.detect.data import (
+    LabelledHand,
+    Picture,
+    Pixels,
+    Points,
+    cut_out,
+    decoded,
+    read_backgrounds,
+    read_crops,
+    read_frames,
+    visible_rectangle,
+)
 from densehand.detect.photometric import as_photographed, recolour
 from densehand.metrics import tight_box
 
@@ -71,6 +83,11 @@ class Composer:
         for pictures, groups in ((frames, self.frames), (crops, self.crops)):
             for picture in pictures:
                 groups[picture.source].append(picture)
+
+    @classmethod
+    def of(cls, folder: str | Path, held_back: bool) -> "Composer":
+        """Of one split of a folder (layout: densehand/detect/data.py); raises what its readers raise."""
+        return cls(read_frames(folder, held_back), read_crops(folder, held_back), read_backgrounds(folder, held_back))
 
     def begin(self, *numbers: int) -> None:
         """Draw from a generator seeded with these numbers from now on."""

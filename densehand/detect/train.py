@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from densehand.detect.compose import Composer, Example
-from densehand.detect.data import read_backgrounds, read_crops, read_frames
 from densehand.detect.losses import DetectorLosses, detector_losses, make_targets
 from densehand.detect.model import STRIDE, DetectorNet
 from densehand.detect.weights import NAME, load_net
@@ -167,7 +166,7 @@ def train(
         averaged.net.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         averaged.steps, spent, step, seen = (state[k] for k in ("step", "spent", "step", "seen"))
-    composer = Composer(read_frames(data, False), read_crops(data, False), read_backgrounds(data, False))
+    composer = Composer.of(data, held_back=False)
     log = open(run / "log.csv", "a", newline="", encoding="utf-8")  # noqa: SIM115
     writer = csv.writer(log)
     if log.tell() == 0:

@@ -16,14 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densehand.detect.compose import Composer
-from densehand.detect.data import read_backgrounds, read_crops, read_frames
 from densehand.detect.detector import KNOWN_TURN
 from densehand.detect.losses import make_targets
 from densehand.detect.model import STRIDE, DetectorNet
 from densehand.detect.train import collate
-from densehand.detect.weights import INPUT_SIZE, NAME, PACKAGED, load_net, save_net
+from densehand.detect.weights import INPUT_SIZE, PACKAGED, load_net, save_net
 from densehand.hand.keypoints import palm_turn
-from densehand.network.zoo import amend_card, load_state
+from densehand.network.zoo import amend_card, card_beside
 
 BATCH = 16
 RIDGE = 1e-4  # of the features' mean square: they are many and alike
@@ -33,9 +32,10 @@ SEED = 613  # no training's
 @torch.no_grad()
 def see(
     net: DetectorNet, composer: Composer, batch: int
-) -> tuple[Float[Tensor, "m 96"], Float[Tensor, "m 2"], Float[Tensor, " m"]]:
+) -> tuple[Float[Tensor, "m 96"], Float[Tensor, "m 2"], Float[Tensor, "m 2"], Float[Tensor, " m"]]:
     """Of the cells near the hands' centres of a batch of pictures, every second of them close-ups: the features of the
-    side, sine and cosine of the palm's turn, and what the cell counts, 1 in all for a hand that is found."""
+    side, what the network says of the palm's turn, its true sine and cosine, and what the cell counts, 1 in all for a
+    hand that is found."""
     composer.begin(SEED, batch)
     make = composer if batch % 2 else composer.close_up
     images, labels = collate([make(INPUT_SIZE) for _ in range(BATCH)], torch.device("cpu"))
@@ -48,7 +48,8 @@ def see(
     weight = targets.weight * output.centre_logit.sigmoid()  # what is told of hands that are not found is never read
     cells = (weight > 0) & turn.isfinite()
     direction = torch.stack([turn[cells].sin(), turn[cells].cos()], dim=-1)
-    return kept[0].permute(0, 2, 3, 1)[cells], direction, weight[cells]
+    features, told = (values.permute(0, 2, 3, 1)[cells] for values in (kept[0], output.turn))
+    return features, told, direction, weight[cells]
 
 
 @torch.no_grad()
@@ -57,7 +58,7 @@ def fit(net: DetectorNet, composer: Composer, pictures: int) -> DetectorNet:
     channels = net.turn.in_channels
     square, product = torch.zeros(channels + 1, channels + 1).double(), torch.zeros(channels + 1, 2).double()
     for batch in range(pictures // BATCH):
-        features, direction, weight = (values.double() for values in see(net, composer, batch))
+        features, _, direction, weight = (values.double() for values in see(net, composer, batch))
         features = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
         square += features.mT @ (features * weight[:, None])
         product += features.mT @ (direction * weight[:, None])
@@ -76,9 +77,7 @@ def measure(net: DetectorNet, composer: Composer, pictures: int, known: float = 
     true one, and the median error in degrees."""
     told, weights = [], []
     for batch in range(pictures // BATCH):
-        features, direction, weight = see(net, composer, batch)
-        assert net.turn.bias is not None
-        found = features @ net.turn.weight[:, :, 0, 0].mT + net.turn.bias
+        _, found, direction, weight = see(net, composer, batch)
         cosine = (found * direction).sum(-1) / found.norm(dim=-1).clamp_min(1e-9)
         told.append(torch.stack([found.norm(dim=-1) >= known, cosine.clamp(-1, 1).acos() * (180 / math.pi)]))
         weights.append(weight)
@@ -103,15 +102,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _, card = load_state(options.weights, NAME)
-    net = load_net(options.weights)
-
-    def composer(held_back: bool) -> Composer:
-        data = options.data
-        return Composer(read_frames(data, held_back), read_crops(data, held_back), read_backgrounds(data, held_back))
-
-    fit(net, composer(False), options.pictures)
-    figures = measure(net, composer(True), options.pictures // 5)
+    net, card = load_net(options.weights), card_beside(options.weights)
+    fit(net, Composer.of(options.data, held_back=False), options.pictures)
+    figures = measure(net, Composer.of(options.data, held_back=True), options.pictures // 5)
     for name, value in figures.items():
         print(f"{name:16}{value:8.3f}")
     recipe = card.recipe | {
