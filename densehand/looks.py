@@ -31,7 +31,7 @@ from densehand.result import SIDES
 from densehand.selection import MIN_DOUBTFUL, MIN_SCORE
 
 if TYPE_CHECKING:
-    from densehand.detect import Detector
+    from densehand.detect import Detection, Detector
 
 PROPOSED = 0.1
 """Least score of a detection that is looked at: those below `SURE` only where no hand was found in the others …"""
@@ -114,15 +114,19 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
         return [jobs]
     rounds: list[list[Job]] = [[], []]
     for detection in detector()(photo.image):  # by falling score
-        odds = DETECTORS_SIDE * log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
-        box = np.asarray(detection.box, dtype=np.float32)
-        job = _job(index, Crop.from_box(box), box, photo.side, odds, float(detection.score))
-        sure, lies = detection.score >= SURE, detection.turn or 0.0
-        turn = lies if abs(lies) > ASKEW else 0.0
-        turn = -turn if job.crop.mirrored else turn
-        rounds[not sure].append(replace(job, least=MIN_SCORE if sure else MIN_DOUBTFUL, turn=turn))
+        rounds[detection.score < SURE].append(first_look(index, detection, photo.side))
     last = _job(index, whole, None, photo.side, None, WHOLE_PICTURE)
     return [rounds[0], rounds[1][:MOST_WEAK], [replace(last, least=MIN_DOUBTFUL)]]
+
+
+def first_look(index: int, detection: Detection, side: str = "auto") -> Job:
+    """The crop of a detection in photo number `index`, upright where the detector tells how the hand lies."""
+    odds = DETECTORS_SIDE * log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
+    box = np.asarray(detection.box, dtype=np.float32)
+    job = _job(index, Crop.from_box(box), box, side, odds, float(detection.score))
+    turn = detection.turn if abs(detection.turn or 0.0) > ASKEW else None
+    turn = (-turn if job.crop.mirrored else turn) if turn else 0.0
+    return replace(job, least=MIN_SCORE if detection.score >= SURE else MIN_DOUBTFUL, turn=turn)
 
 
 def _job(index: int, crop: Crop, box: np.ndarray | None, side: str, right: float | None, score: float | None) -> Job:

@@ -10,8 +10,9 @@ mirrored back. Where nobody gives the side, three witnesses decide, each with a 
 A crop with a detected side is run in that orientation. Only if the sum of the log-odds then points to the other side,
 or hardly to this one, is it run mirrored too; a crop without any side is run both ways (of a whole picture, where it
 seems to show a hand), and again where the hand turns out not to be upright, as sides of such hands are guesses. The
-two network answers are averaged (they see the same pixels), a quarter of the detector's log-odds is added, and the
-estimate of the orientation that agrees with the sum is kept. `side_score` is the probability of the side chosen.
+two network answers are averaged (they see the same pixels); half of how much more the crop looks like a hand to it than
+its mirror image and a quarter of the detector's log-odds are added; and the estimate of the orientation that agrees
+with the sum is kept. `side_score` is the probability of the side chosen.
 
 Crops. `looks.py` says which are looked at, in which order, and where the network looks again, closer or upright.
 
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from densehand.network.estimator import DHPE
 
 DEFAULT_MODEL = "dhpe-lite"
+
+HANDS_SIDE = 0.5
+"""What it counts for a right hand that the crop looks more like a hand than its mirror image: log-odds of the network,
+which always looks at a right hand, one way less those the other way."""
 
 
 class HandEstimator:
@@ -175,7 +180,9 @@ class HandEstimator:
         """The crops of these rows are looked at mirrored too, and the orientation of the side found is kept."""
         jobs, answers = list(jobs), list(answers)
         for k, other in zip(rows, self._run(photos, [jobs[k].other_side for k in rows]), strict=True):
-            right = jobs[k].right + (answers[k].right + other.right) / 2
+            plain, mirrored = (other, answers[k]) if jobs[k].crop.mirrored else (answers[k], other)
+            rather = self.network.calibration.side(HANDS_SIDE * (plain.hand - mirrored.hand))
+            right = jobs[k].right + (plain.right + mirrored.right) / 2 + rather
             if (right < 0) != jobs[k].crop.mirrored:
                 jobs[k], answers[k] = jobs[k].other_side, other
             jobs[k] = replace(jobs[k], right=right, witness="network")
@@ -227,7 +234,8 @@ class HandEstimator:
         """How surely a hand is there; of given boxes what the network says alone."""
         if job.score is None:
             return answer.present
-        return combined_score(answer.hand, job.score, float(answer.weight.mean()))
+        readily = self.network.calibration.readily
+        return combined_score(answer.hand, job.score, float(answer.weight.mean()), readily)
 
     def _hand(self, photo: Photo, job: Job, answer: CropAnswer) -> Hand:
         """Crop units → the full photo and the camera."""

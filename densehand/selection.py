@@ -20,12 +20,10 @@ MIN_SCORE = 0.3
 MIN_DOUBTFUL = 0.5
 """The same for weak detections and the whole picture, most of which are no hands."""
 
-READILY = 7.0
 SEEN = 2.0
-"""What the sum of log-odds loses, and what the keypoints' share in it is: of a face or an arm the network may well say
-that it is a hand, but not where its keypoints lie. `tools/fit_score.py` fits 0.71 · (sum - 7.04) on 744 detections in
-held-back photos, 171 of them no hands. Raw log-odds: the network's calibration is fitted on other pictures than what a
-detector takes for a hand."""
+"""What the keypoints' share in the sum of log-odds is: of a face or an arm the network may well say that it is a hand,
+but not where its keypoints lie. Raw log-odds: the network's calibration is fitted on other pictures than what a
+detector takes for a hand. What the sum loses is `Calibration.readily` of the weights' card, fitted on such pictures."""
 
 SAME_HAND = 0.5
 """Two detected hands are one if this share of the smaller one's outline (its keypoints' hull) lies in the other's.
@@ -43,9 +41,9 @@ def witnesses(present: float, detected: float, seen: float) -> float:
     return present + log_odds(detected) + SEEN * log_odds(seen)
 
 
-def combined_score(present: float, detected: float, seen: float) -> float:
-    """The probability of a hand, from what `witnesses` takes."""
-    return probability(witnesses(present, detected, seen) - READILY)
+def combined_score(present: float, detected: float, seen: float, readily: float) -> float:
+    """The probability of a hand, from what `witnesses` takes, less what they say too `readily`."""
+    return probability(witnesses(present, detected, seen) - readily)
 
 
 def select_hands(hands: list[Hand], least: float = MIN_SCORE) -> list[Hand]:

@@ -36,7 +36,7 @@ from densehand.hand.keypoints import FINGERS, FINGERTIPS, KEYPOINT_NAMES, KNUCKL
 from densehand.hand.model import HandModel
 from densehand.network.estimator import DHPE
 from densehand.network.mesh import decode
-from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, open_model
+from densehand.network.zoo import amend_card, open_model, weights_path
 from densehand.revision import commit
 from densehand.synth.sheet import contact_sheet
 
@@ -221,7 +221,7 @@ def main() -> None:
         if options.sheets and name in options.sheets_of:
             write_picture(ensure_folder(options.sheets) / f"errors_{SHEETS[name]}.jpg", sheet(cases, errors))
     if options.card:
-        amend_card(WEIGHTS_FOLDER / f"{network.config.name}.safetensors", weak_groups=weak)
+        amend_card(weights_path(network.config.name), weak_groups=weak)
 
 
 if __name__ == "__main__":

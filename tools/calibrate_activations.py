@@ -30,7 +30,7 @@ from densehand.metrics import tight_box
 from densehand.network.engine import GRAPHS, EvidenceGraph, GraphEngine, open_session, weights_of
 from densehand.network.estimator import DHPE
 from densehand.network.quantise import GraphTable, Ranges
-from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, open_model
+from densehand.network.zoo import amend_card, open_model, weights_path
 from densehand.pipeline import HandEstimator
 from densehand.synth.sampler import Synthesizer
 from densehand.train.stream import load_backgrounds
@@ -107,8 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="write the ranges into the model card")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    path = Path(options.weights)
-    path = path if path.suffix == ".safetensors" else WEIGHTS_FOLDER / f"{options.weights}.safetensors"
+    path = weights_path(options.weights)
     network = open_model(str(path), precision="float32")
     crops = photo_crops(network, options.photos, "train", options.count, options.backgrounds)
     crops += rendered_crops(network, options.rendered, SEED)

@@ -28,7 +28,7 @@ from densehand.evaluation.calibrating import fit_all, judge, panels
 from densehand.evaluation.scores import Looks, background_looks, frame_looks, photo_looks, synthetic_looks
 from densehand.files import write_bytes
 from densehand.network.calibration import Calibration
-from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, load_state, open_model
+from densehand.network.zoo import amend_card, load_state, open_model, weights_path
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 
@@ -80,8 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    path = Path(options.weights)
-    path = path if path.suffix == ".safetensors" else WEIGHTS_FOLDER / f"{options.weights}.safetensors"
+    path = weights_path(options.weights)
     network = open_model(str(path))
     _, card = load_state(path, network.config.name)
     hands = gather({
@@ -92,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         "backgrounds": lambda: background_looks(network, options.backgrounds, options.empty),
         "frames": lambda: frame_looks(network, options.photos, options.empty),
     })  # fmt: skip
-    calibration = fit_all(hands, empty)
+    calibration = replace(fit_all(hands, empty), readily=network.calibration.readily)
     rows = judge(hands, empty)
     if options.fixtures:
         rows += fixture_rows(path, calibration, options.fixtures)

@@ -21,12 +21,13 @@ from densehand.detect.model import DetectorNet
 from densehand.network.engine import GRAPHS, DetectorGraph, EvidenceGraph
 from densehand.network.fuse import fuse_batch_norms
 from densehand.network.quantise import GraphTable
-from densehand.network.zoo import build_model, load_card
+from densehand.network.zoo import available_models, build_model, load_card
 
 LARGE = 64  # numbers from which on an initialiser is a weight; smaller ones are kept too if they are of the network
 OPSET = 17
 KEPT_FLOAT = {  # positions, sizes, sides, turns and the mask are read off what these write
     "dhpe-lite": ("stage1.maps", "stage2.maps"),
+    "dhpe-r50": ("stage1.maps", "stage2.maps"),
     "detector": ("net.centre", "net.box", "net.side", "net.turn"),
 }
 
@@ -174,12 +175,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=GRAPHS, help="folder to write to")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    lite = fuse_batch_norms(build_model("dhpe-lite").eval())
-    detector = fuse_batch_norms(DetectorNet().eval())
-    for name, module, size, free in (
-        ("dhpe-lite", EvidenceGraph(lite.evidence), load_card("dhpe-lite").input_size, {0: "batch"}),
-        ("detector", DetectorGraph(detector), 64, {0: "batch", 2: "height", 3: "width"}),
-    ):
+    detector = DetectorGraph(fuse_batch_norms(DetectorNet().eval()))
+    exported: list[tuple[str, nn.Module, int, dict[int, str]]] = [
+        ("detector", detector, 64, {0: "batch", 2: "height", 3: "width"})
+    ]
+    for name in available_models():
+        evidence = EvidenceGraph(fuse_batch_norms(build_model(name).eval()).evidence)
+        exported.append((name, evidence, load_card(name).input_size, {0: "batch"}))
+    for name, module, size, free in exported:
         graph = graph_of(module.eval(), size, free)
         table = bytes_of(graph.graph, KEPT_FLOAT[name])
         files = {

@@ -1,10 +1,10 @@
 """Fit what the score of a detected hand takes off the sum of its log-odds (densehand/selection.py).
 
-    python tools/fit_score.py --data FOLDER [--detector FILE] [--model dhpe-lite]
+    python tools/fit_score.py --data FOLDER [--detector FILE] [--model dhpe-lite] [--write]
 
 Runs detector and network on the held-back photos of densehand/evaluation/end_to_end.py, never on the fixtures, and fits
-a logistic regression of "this detection is a hand" on the sum (`selection.witnesses`). Prints the figures; READILY
-itself is set by whoever releases new weights, for it decides what is reported.
+a logistic regression of "this detection is a hand" on the sum (`selection.witnesses`), the network's answers those of
+its first look. With --write the result, to a tenth, goes into the calibration of the model's card.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from densehand.camera import Crop
-from densehand.crops import Look, log_odds
+from densehand.crops import log_odds
 from densehand.detect.calibrate import fit_logistic
 from densehand.detect.detector import Detector
 from densehand.evaluation.end_to_end import Found, match_hands, measuring_sets
+from densehand.looks import first_look
+from densehand.network.zoo import amend_card, card_beside, weights_path
 from densehand.photo import Photo
 from densehand.pipeline import HandEstimator
 from densehand.selection import witnesses
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
     parser.add_argument("--detector", type=Path, help="a detector's .safetensors file; default: the packaged one")
     parser.add_argument("--count", type=int, default=100, help="most pictures of a set")
+    parser.add_argument("--write", action="store_true", help="write it into the model's card")
     options = parser.parse_args()
     detector = Detector.load("cpu", threshold=LOWEST, path=options.detector)
     estimator = HandEstimator(options.model, detector, "cpu", refine="off")
@@ -42,7 +44,7 @@ def main() -> None:
         for cases in measuring_sets(options.data, None, options.count).values():
             for case in cases:
                 found = detector(case.image)
-                looks = [Look(0, Crop.from_box(np.asarray(d.box, np.float32))) for d in found]
+                looks = [first_look(0, detection).look for detection in found]
                 answers = estimator.crops.run([Photo(case.image)], looks) if looks else []
                 outputs = [
                     Found(look.crop.to_image(answer.keypoints), "right")
@@ -58,11 +60,15 @@ def main() -> None:
     odds, truth = np.array(rows), np.array(hits)
     scale, bias = fit_logistic(odds[:, 2], truth)
     print(f"{len(truth)} detections, {int((~truth).sum())} of them no hands")
-    print(f"log-odds of a hand = {scale:.2f} · (sum − {-bias / scale:.2f})")
+    readily = -bias / scale
+    print(f"log-odds of a hand = {scale:.2f} · (sum − {readily:.2f})")
     for name, score in (("sum", odds[:, 2]), ("detector alone", odds[:, 0]), ("network alone", odds[:, 1])):
         counts = ((r, (score[~truth] >= np.quantile(score[truth], 1 - r)).sum()) for r in (0.95, 0.98, 0.99))
         rates = (f"{count} at recall {recall}" for recall, count in counts)
         print(f"{name}: false alarms {', '.join(rates)}")
+    if options.write:
+        file = weights_path(options.model)
+        amend_card(file, calibration=card_beside(file).calibration | {"readily": round(float(readily), 1)})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from densehand.evaluate import append_rows, by_source, measure
-from densehand.network.zoo import WEIGHTS_FOLDER, amend_card
+from densehand.network.zoo import amend_card, weights_path
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 
@@ -27,7 +27,7 @@ def main() -> None:
     estimator = HandEstimator(options.model, device="cpu", refine=0)
     figures = {name: by_source(measure(estimator, options.fixtures, f"{name}.jsonl")) for name in ("val2d", "val3d")}
     accuracy = {name: {k: round(v, 3) for k, v in groups["all"].items()} for name, groups in figures.items()}
-    amend_card(WEIGHTS_FOLDER / f"{options.model}.safetensors", accuracy=accuracy)
+    amend_card(weights_path(options.model), accuracy=accuracy)
     rows = [
         {"model": options.model, "commit": measured_at, "refine": 0, "fixture": fixture, "source": source,
          **{k: round(v, 4) for k, v in values.items()}}

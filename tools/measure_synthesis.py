@@ -23,7 +23,7 @@ from densehand.ablation.synthesis import VARIANTS, Measurement, Options, known_h
 from densehand.data.fits import Fits
 from densehand.files import write_bytes
 from densehand.hand.model import HandModel
-from densehand.network.zoo import WEIGHTS_FOLDER
+from densehand.network.zoo import weights_path
 from densehand.synth.sheet import contact_sheet, to_uint8
 from densehand.train.stream import load_backgrounds, load_records
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--photo-fits", default="", help="file to keep the held-back photos' fits in")
     parser.add_argument("--backgrounds", type=Path, help="hand-free pictures to put behind the hands")
     parser.add_argument("--fits", type=Path, help="fits of the training photos")
-    parser.add_argument("--start", type=Path, default=WEIGHTS_FOLDER / "dhpe-lite.safetensors")
+    parser.add_argument("--start", type=Path, default=weights_path("dhpe-lite"))
     parser.add_argument("--csv", type=Path, help="results file to add to")
     parser.add_argument("--rows", default=",".join(VARIANTS), help="rows, with commas")
     parser.add_argument("--seeds", default="0,1", help="seeds, with commas")

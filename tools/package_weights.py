@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from densehand.network.zoo import WEIGHTS_FOLDER, open_model, save_weights
+from densehand.network.zoo import open_model, save_weights, weights_path
 from densehand.revision import commit
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     if options.note:
         recipe["note"] = options.note
     card: dict[str, Any] = {"recipe": recipe, "input_size": network.config.input_size}
-    save_weights(network, WEIGHTS_FOLDER / f"{network.config.name}.safetensors", card=card)
+    save_weights(network, weights_path(network.config.name), card=card)
 
 
 if __name__ == "__main__":

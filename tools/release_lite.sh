@@ -6,8 +6,7 @@
 # WEIGHTS: what tools/train_lite.sh ends with. COMMITS: those that trained, for the model card. DATA: a folder with photos/
 # and backgrounds/. MEDIAPIPE_PYTHON: a Python that has mediapipe, to measure beside. A quarter of an hour on two cores.
 #
-# Two numbers stay a person's choice: tools/fit_score.py prints what READILY (densehand/selection.py) rests on, and the
-# figures of README.md and docs/ are copied by hand from what is printed here.
+# The figures of README.md and docs/ are copied by hand from what is printed here.
 set -euo pipefail
 weights=$1 commits=$2 data=$3 fixtures=$4 peer=${5:-}
 bin=${BIN:-.venv/bin}
@@ -22,7 +21,7 @@ tell "$bin/python" tools/calibrate_activations.py dhpe-lite --photos "$data/phot
 tell "$bin/python" tools/build_refine_prior.py
 tell "$bin/python" tools/calibrate_estimator.py dhpe-lite --photos "$data/photos" --backgrounds "$data/backgrounds" \
     --fixtures "$fixtures" --hands 600 --rendered 300 --empty 400 --write
-tell "$bin/python" tools/fit_score.py --data "$data"
+tell "$bin/python" tools/fit_score.py --data "$data" --write
 
 tell "$bin/python" tools/measure_card.py dhpe-lite --fixtures "$fixtures"
 

@@ -277,7 +277,7 @@ class Ablation:
 def load_packaged_trunk(network: DHPE) -> None:
     """Put the packaged weights' trunk into a network of the same name. Raises WeightsError where there are none."""
     name, prefix = network.config.name, "evidence.trunk."
-    state, _ = zoo.load_state(zoo.WEIGHTS_FOLDER / f"{name}.safetensors", name)
+    state, _ = zoo.load_state(zoo.weights_path(name), name)
     trunk = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     absent = network.evidence.trunk.load_state_dict(trunk, strict=False).missing_keys
     if not all(k.endswith("num_batches_tracked") for k in absent):

@@ -19,7 +19,7 @@ def models(
 
     [b]Example:[/b] densehand models --json
     """
-    from densehand.network.zoo import MODELS, WEIGHTS_FOLDER, available_models, load_card
+    from densehand.network.zoo import MODELS, available_models, load_card, weights_path
 
     packaged = available_models()
     cards = {name: load_card(name) for name in packaged}
@@ -38,7 +38,7 @@ def models(
     for name, config in MODELS.items():
         if name in cards:
             card = cards[name]
-            size = f"{(WEIGHTS_FOLDER / f'{name}.safetensors').stat().st_size / 1e6:.1f} MB {card.storage}"
+            size = f"{weights_path(name).stat().st_size / 1e6:.1f} MB {card.storage}"
             row = (f"{card.input_size} px", size, card.licence, accuracy_text(card.accuracy) or "not measured")
         else:
             row = (f"{config.input_size} px", "none packaged", "", "train it: densehand train --help")

@@ -22,10 +22,11 @@ LEAST = 1e-4
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scale (above 0, so that no order changes) and bias of the log-odds of each score; the default changes nothing.
+    """Scale (above 0, so that no order changes) and bias of the log-odds of each score; the default changes none.
 
     keypoint: of a keypoint's confidence. hand: of a hand being there, where hands and pictures without are as many.
-    side: of a right hand, where both sides are as many; what favours neither side needs no bias.
+    side: of a right hand, where both sides are as many; what favours neither side needs no bias. readily: what the
+    witnesses of a detected hand lose together (densehand/selection.py; `tools/fit_score.py` fits it).
     """
 
     keypoint_scale: float = 1.0
@@ -33,6 +34,7 @@ class Calibration:
     hand_scale: float = 1.0
     hand_bias: float = 0.0
     side_scale: float = 1.0
+    readily: float = 7.0
 
     def __post_init__(self) -> None:
         for entry in fields(self):

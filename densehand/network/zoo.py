@@ -162,9 +162,14 @@ def _write_card(path: Path, record: dict[str, Any]) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def weights_path(model: str) -> Path:
+    """Where the weights of a named model lie in the package; a file's own path (`FILE.safetensors`) stays it."""
+    return Path(model) if model.endswith(".safetensors") else WEIGHTS_FOLDER / f"{get_config(model).name}.safetensors"
+
+
 def load_card(name: str) -> ModelCard:
     """The card of a named model's packaged weights."""
-    return _read_card(WEIGHTS_FOLDER / f"{get_config(name).name}.json", name)
+    return _read_card(weights_path(name).with_suffix(".json"), name)
 
 
 def card_beside(weights: str | os.PathLike[str]) -> ModelCard:
@@ -209,7 +214,7 @@ def _read_card(path: Path, name: str | None = None) -> ModelCard:
 
 def available_models() -> list[str]:
     """Names of the models whose weights are in the package."""
-    return [name for name in MODELS if (WEIGHTS_FOLDER / f"{name}.safetensors").is_file()]
+    return [name for name in MODELS if weights_path(name).is_file()]
 
 
 def load_state(path: str | os.PathLike[str], name: str) -> tuple[dict[str, Tensor], ModelCard]:
@@ -275,7 +280,7 @@ def load_model(
     """
     config, precision = get_config(name), check_precision(precision)
     target = resolve_device(device)
-    path = Path(path) if path is not None else WEIGHTS_FOLDER / f"{config.name}.safetensors"
+    path = Path(path) if path is not None else weights_path(config.name)
     state, card = load_state(path, config.name)
     model = build_model(replace(config, input_size=card.input_size), hand)
     if card.hand_fingerprint and card.hand_fingerprint != hand_fingerprint(model.hand):

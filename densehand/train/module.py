@@ -203,7 +203,7 @@ class Training(lightning.LightningModule):
         decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
         plain = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=config.lr, fused=torch.cuda.is_available())
+        optimiser = torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
         def rate(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, config.warmup))

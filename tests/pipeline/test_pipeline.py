@@ -16,12 +16,12 @@ from densehand.network.calibration import Calibration
 from densehand.network.mesh import decode
 from densehand.network.zoo import build_model
 from densehand.photo import HandBox, Photo
-from densehand.pipeline import HandEstimator
+from densehand.pipeline import HANDS_SIDE, HandEstimator
 from densehand.rays import turn_to_box
 from densehand.render import silhouette
 from densehand.resample import crop_image
 from densehand.result import Hand
-from densehand.selection import READILY, SEEN
+from densehand.selection import SEEN
 
 
 def close(a: Hand, b: Hand, atol: float = 1e-3) -> None:
@@ -117,16 +117,22 @@ def probability(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def side_odds(network, image, box, mirrored: bool) -> float:
+def side_odds(network, image, box, mirrored: bool) -> tuple[float, float]:
+    """Log-odds of a right hand, and of a hand, of one look."""
     pixels = torch.from_numpy(crop_image(image, shown(box, mirrored), 224)).permute(2, 0, 1)[None]
     with torch.no_grad():
-        logit = float(network(pixels.float() / 255).side_logit)
-    return max(-6.0, min(6.0, logit)) * (-1 if mirrored else 1)
+        estimate = network(pixels.float() / 255)
+    return max(-6.0, min(6.0, float(estimate.side_logit))) * (-1 if mirrored else 1), float(estimate.hand_logit)
+
+
+def odds_both_ways(network, image, box) -> float:
+    (plain, hand), (mirrored, its_hand) = (side_odds(network, image, box, flip) for flip in (False, True))
+    return (plain + mirrored) / 2 + HANDS_SIDE * (hand - its_hand)
 
 
 @pytest.mark.parametrize("box", [(20, 20, 90, 100), (60, 40, 150, 160), (150, 50, 260, 190), (5, 90, 70, 195)])
-def test_an_unknown_side_is_the_mean_of_both_looks(estimator, network, image, box):
-    odds = (side_odds(network, image, box, False) + side_odds(network, image, box, True)) / 2
+def test_an_unknown_side_is_told_by_both_looks(estimator, network, image, box):
+    odds = odds_both_ways(network, image, box)
     hand = estimator(image, [box])[0]
     assert hand.side == ("right" if odds >= 0 else "left")
     assert hand.side_score == pytest.approx(probability(abs(odds)), abs=1e-3) and hand.side_score >= 0.5
@@ -143,8 +149,8 @@ def test_detector_and_network_agree_on_a_side(network, image, box, side, side_sc
     (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image)
     sign = 1 if side == "right" else -1
     prior = sign * DETECTORS_SIDE * min(math.log(side_score / (1 - side_score)), 6.0)
-    as_detected = prior + side_odds(network, image, box, mirrored=side == "left" and prior < 0)
-    both = prior + (side_odds(network, image, box, False) + side_odds(network, image, box, True)) / 2
+    as_detected = prior + side_odds(network, image, box, mirrored=side == "left" and prior < 0)[0]
+    both = prior + odds_both_ways(network, image, box)
     first = "left" if prior < 0 else "right"
     sure = (as_detected < 0) == (first == "left") and abs(as_detected) >= DOUBT
     expected = as_detected if sure else both
@@ -173,7 +179,7 @@ def test_score_adds_the_raw_log_odds_of_network_detector_and_keypoints(network, 
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
     (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
     whole = raw + math.log(9) + SEEN * log_odds(seen)
-    assert hand.score == pytest.approx(probability(whole - READILY), rel=1e-3)
+    assert hand.score == pytest.approx(probability(whole - Calibration().readily), rel=1e-3)
 
 
 def test_no_hands(network, image):
