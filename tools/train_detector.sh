@@ -37,4 +37,4 @@ tell "$bin/python" tools/calibrate_detector_activations.py --data "$data"
 tell "$bin/python" -m densehand.detect.evaluate --data "$data" --fixtures "$fixtures" --out results/detector.csv --card
 
 # The score of detector and estimator together, its threshold and the whole way from photo to hand rest on both networks:
-# tools/release_lite.sh fits and measures them.
+# tools/release.sh fits and measures them.

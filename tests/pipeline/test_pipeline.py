@@ -173,13 +173,13 @@ def test_score_adds_the_raw_log_odds_of_network_detector_and_keypoints(network, 
     with torch.no_grad():
         estimate = network(pixels)
         raw, seen = float(estimate.hand_logit), float(estimate.keypoint_confidence.mean())
-    monkeypatch.setattr(network, "calibration", Calibration(hand_scale=scale, hand_bias=bias))
+    monkeypatch.setattr(network, "calibration", Calibration(hand_scale=scale, hand_bias=bias, readily=6.5))
     given = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])[0].score
     assert given == pytest.approx(probability(scale * raw + bias), abs=1e-4)
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
     (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
     whole = raw + math.log(9) + SEEN * log_odds(seen)
-    assert hand.score == pytest.approx(probability(whole - Calibration().readily), rel=1e-3)
+    assert hand.score == pytest.approx(probability(whole - 6.5), rel=1e-3)
 
 
 def test_no_hands(network, image):
