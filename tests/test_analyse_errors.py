@@ -13,6 +13,7 @@ from densehand.errors import InputError
 from densehand.hand.keypoints import KEYPOINT_NAMES
 from densehand.metrics import pa_mpjpe
 from densehand.network.zoo import build_model
+from densehand.pipeline import HandEstimator
 
 load_tool("error_cases")
 tool = load_tool("analyse_errors")
@@ -227,7 +228,8 @@ def test_only_the_sheets_asked_for_are_drawn(hand, tmp_path, monkeypatch, capsys
     made = tool.synthetic_hands(hand, 64, 4)
     monkeypatch.setattr(tool, "synthetic_hands", lambda *_: made)
     monkeypatch.setattr(tool, "held_back_photos", lambda *_: made)
-    monkeypatch.setattr(tool, "open_model", lambda _: build_model("dhpe-lite").eval())
+    plain = HandEstimator(build_model("dhpe-lite").eval(), device="cpu", refine="off")
+    monkeypatch.setattr(tool, "HandEstimator", lambda *_, **__: plain)
     call = ["analyse_errors", "--photos", "p", "--out", str(tmp_path / "errors.csv"), "--sheets", str(tmp_path)]
     for more, drawn in ([], {"errors_rendered.jpg", "errors_photos.jpg"}), (["synthetic"], {"errors_rendered.jpg"}):
         monkeypatch.setattr("sys.argv", [*call, *(["--sheets-of", *more] if more else [])])

@@ -5,10 +5,11 @@
 
 Photos: the held-back share of a folder with a 2D teacher (docs/training.md), so errors there are distances to the
 teacher's keypoints, carried to ours. Fixtures: `val2d.jsonl` and `val3d.jsonl` with the labels of their data sets.
-Synthetic: hands rendered from a seed that no training uses, with true labels. Every picture is shown to the network as
-a right hand; `side` is judged as the picture is. `--card` names the groups that are far worse than all hands together
-(`weak_by`) in the model's card. `--sheets` shows the worst hands: photos and fixtures show people, so their sheets
-belong in no repository (`--sheets-of synthetic` leaves them out).
+Synthetic: hands rendered from a seed that no training uses, with true labels. `HandEstimator` looks at every picture,
+upright too where the hand is not, told that it is a right hand; sides are judged untold, as the picture is. `--card`
+names the groups that are far worse than all hands together (`weak_by`) in the model's card. `--sheets` shows the worst
+hands: photos and fixtures show people, so their sheets belong in no repository (`--sheets-of synthetic` leaves them
+out).
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from error_cases import Cases, fixture_hands, held_back_photos, synthetic_hands
 from jaxtyping import Bool, Float
 from numpy import ndarray
@@ -34,9 +34,8 @@ from densehand.export import write_picture
 from densehand.files import ensure_folder
 from densehand.hand.keypoints import FINGERS, FINGERTIPS, KEYPOINT_NAMES, KNUCKLES
 from densehand.hand.model import HandModel
-from densehand.network.estimator import DHPE
-from densehand.network.mesh import decode
-from densehand.network.zoo import amend_card, open_model, weights_path
+from densehand.network.zoo import amend_card, weights_path
+from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 from densehand.synth.sheet import contact_sheet
 
@@ -57,27 +56,24 @@ class Errors:
     found: Float[ndarray, "n 21 2"]  # estimated keypoints, crop units
 
 
-@torch.no_grad()
-def errors_of(network: DHPE, hand: HandModel, cases: Cases) -> Errors:
-    """What the network gets wrong of each hand."""
-    points, right, sure, joints = [], [], [], []
-    for start in range(0, len(cases.images), 32):
-        part = slice(start, start + 32)
-        images, left = cases.images[part], torch.from_numpy(cases.was_left[part])
-        estimate = network(images)
-        points.append(estimate.keypoints_2d)
-        sure.append(estimate.keypoint_confidence.mean(1))
-        shown = torch.where(left[:, None, None, None], images.flip(-1), images)
-        right.append((network(shown).side_logit > 0) == ~left)
-        h = decode(estimate.parameters[-1])
-        joints.append(hand.skeleton(h.pose, h.shape, h.rotation))
-    found = torch.cat(points)
-    px = (found - cases.keypoints).norm(dim=-1).numpy() * (cases.shown * ERROR_CROP / 2)
+def errors_of(estimator: HandEstimator, cases: Cases) -> Errors:
+    """What the estimator gets wrong of each hand, whose picture it takes for the crop."""
+    pictures = (cases.images.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+    told, judged_as = [], []
+    for picture, left in zip(pictures, cases.was_left, strict=True):
+        seen = np.ascontiguousarray(picture[:, ::-1]) if left else picture
+        (hand,), (untold,) = (
+            estimator(p, side=side, whole_image=True) for p, side in ((picture, "right"), (seen, "auto"))
+        )
+        told.append(hand)
+        judged_as.append(untold.side == ("left" if left else "right"))
+    found = np.stack([hand.keypoints_2d for hand in told]) * (2 / pictures.shape[2]) - 1
+    px = np.linalg.norm(found - cases.keypoints.numpy(), axis=-1) * (cases.shown * ERROR_CROP / 2)
     mm = np.full(px.shape, np.nan)
     if cases.true_joints:
-        pairs = zip(torch.cat(joints).numpy(), cases.joints, strict=True)
-        mm = np.stack([aligned_error(a * 1000, b * 1000) for a, b in pairs])
-    return Errors(px, mm, torch.cat(right).numpy(), torch.cat(sure).numpy(), found.numpy())
+        pairs = zip(told, cases.joints, strict=True)
+        mm = np.stack([aligned_error(hand.joints_3d * 1000, joints * 1000) for hand, joints in pairs])
+    return Errors(px, mm, np.array(judged_as), np.array([hand.keypoints_weight.mean() for hand in told]), found)
 
 
 def mean_known(values: Float[ndarray, "n k"]) -> Float[ndarray, " n"]:
@@ -197,7 +193,8 @@ def main() -> None:
     parser.add_argument("--sheets-of", nargs="+", choices=SHEETS, default=list(SHEETS), help="sets to draw, else all")
     options = parser.parse_args()
     hand = HandModel.load("open")
-    network = open_model(options.model)
+    estimator = HandEstimator(options.model, device="cpu", refine="off")
+    network = estimator.network
     size = network.config.input_size
     sets = {"synthetic": synthetic_hands(hand, size, options.synthetic)} if options.synthetic else {}
     if options.photos:
@@ -206,7 +203,7 @@ def main() -> None:
         sets["fixtures"] = fixture_hands(options.fixtures, size)
     weak: dict[str, dict[str, dict[str, float]]] = {}
     for name, cases in sets.items():
-        errors = errors_of(network, hand, cases)
+        errors = errors_of(estimator, cases)
         hands = table(cases, errors)
         rows = hands + keypoint_table(cases, errors)
         print("data", *hands[0], sep="\t")
