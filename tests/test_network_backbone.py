@@ -114,24 +114,6 @@ def test_frozen_early_layers_stay_as_they_are_in_training(name):
     assert all(p.requires_grad for p in trunk.parameters()) and all(m.training for m in trunk.modules())
 
 
-def test_the_way_round_a_slow_gradient_changes_no_value():
-    layer = ConvBN(6, 6, 5, groups=6).double().train()
-    x = torch.randn(3, 6, 4, 4, dtype=torch.float64, requires_grad=True)
-    assert layer._slow_gradient(x) and not layer._slow_gradient(torch.zeros(1, 6, 5, 4))
-    twin = layer.conv(x)
-    seen = []
-    layer.bn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    layer(x)
-    torch.testing.assert_close(seen[0], twin)
-    upstream = torch.randn_like(twin)
-    for ours, theirs in zip(
-        torch.autograd.grad(seen[0], [x, layer.conv.weight], upstream, retain_graph=True),
-        torch.autograd.grad(twin, [x, layer.conv.weight], upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs)
-
-
 def fake_tfjs(entries: dict[str, np.ndarray], shards: int = 2) -> dict[str, bytes]:
     """A model in the layers-model format with its bytes cut into shards in the middle of tensors."""
     blob = b"".join(v.astype("<f4").tobytes() for v in entries.values())

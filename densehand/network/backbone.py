@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from densehand.network.depthwise import depthwise, is_slow
+
 BN_EPS = 1e-3  # of both sets of ImageNet weights; torch's default is 1e-5
 
 
@@ -57,22 +59,8 @@ class ConvBN(nn.Sequential):
             kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
             bottom, right = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:])
             x = F.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
-        if self._slow_gradient(x):
-            y = self.conv(F.pad(x, (0, 1, 0, 1)))[..., :4, :4]  # the padding goes on with zeros anyway
-        else:
-            y = self.conv(x)
+        y = depthwise(self.conv, x) if is_slow(self.conv, x) else self.conv(x)
         return self.act(self.bn(y))
-
-    def _slow_gradient(self, x: Tensor) -> bool:
-        """oneDNN's gradient of a depthwise 5×5 convolution takes three times as long on 4×4 maps as on 5×5 ones."""
-        conv = self.conv
-        return (
-            self.training
-            and x.shape[-2:] == (4, 4)
-            and x.device.type == "cpu"
-            and conv.groups > 1
-            and (conv.kernel_size, conv.padding, conv.stride) == ((5, 5), (2, 2), (1, 1))
-        )
 
 
 class FreezableTrunk(nn.Module):
