@@ -86,7 +86,7 @@ class TrainConfig:
     mask_terms_share: float = option(0.25, "Share of a batch that L_Feat, L_Sh and L_Lap look at.", 0, 1)
     freeze_batchnorm: bool = option(False, "Batch norms keep their statistics (small batches, fine-tuning).")
     freeze_early: bool = option(False, "The trunk's layers down to stride 4 stay as they start (faster on CPUs).")
-    bf16: bool = option(False, "bfloat16 convolutions (faster on GPUs).")
+    bf16: bool = option(False, "bfloat16 convolutions (faster on GPUs, and on CPUs with AMX).")
     channels_last: bool = option(True, "Pictures in channels-last layout (faster).")
     seed: int = option(0, "Seed of everything random.")
     checkpoint_every: int = option(500, "Steps between checkpoints.", 1)
