@@ -21,5 +21,5 @@ options=(--model dhpe-r50 --bf16 --photos "$photos" --backgrounds "$backgrounds"
 # 1. Small crops, many of them. A third of the learning rate of dhpe-lite: at 1e-3 the first 350 steps learn much less.
 densehand train "${options[@]}" --out "$runs/r50-1" --size 128 --steps 5200 --lr 3e-4 --final-lr 0.6 --warmup 100 --seed 211
 # 2. At the size it is used at, the learning rate down to nothing.
-densehand train "${options[@]}" --out "$runs/r50-2" --start "$runs/r50-1/last.ckpt" --size 192 --steps 3000 \
+densehand train "${options[@]}" --out "$runs/r50-2" --start "$runs/r50-1/last.ckpt" --size 192 --steps 2800 \
     --lr 2.5e-4 --final-lr 0 --warmup 40 --seed 212
