@@ -39,7 +39,7 @@ PROPOSED = 0.1
 MOST_WEAK = 4
 """… and of these no more than the best few."""
 
-DOUBT = 2.0
+DOUBT = 3.5
 """Where the log-odds of the side are nearer to 0, the crop is looked at both ways."""
 
 WHOLE_PICTURE = 0.7
