@@ -124,9 +124,10 @@ def first_look(index: int, detection: Detection, side: str = "auto") -> Job:
     odds = DETECTORS_SIDE * log_odds(detection.side_score) * (1 if detection.side == "right" else -1)
     box = np.asarray(detection.box, dtype=np.float32)
     job = _job(index, Crop.from_box(box), box, side, odds, float(detection.score))
-    turn = detection.turn if abs(detection.turn or 0.0) > ASKEW else None
-    turn = (-turn if job.crop.mirrored else turn) if turn else 0.0
-    return replace(job, least=MIN_SCORE if detection.score >= SURE else MIN_DOUBTFUL, turn=turn)
+    lies = detection.turn or 0.0
+    turn = lies if abs(lies) > ASKEW else 0.0
+    least = MIN_SCORE if detection.score >= SURE else MIN_DOUBTFUL
+    return replace(job, least=least, turn=-turn if job.crop.mirrored else turn)
 
 
 def _job(index: int, crop: Crop, box: np.ndarray | None, side: str, right: float | None, score: float | None) -> Job:

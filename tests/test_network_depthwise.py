@@ -60,7 +60,9 @@ def test_only_what_is_slow_goes_that_way():
     small, large = torch.zeros(1, 3, SMALL, SMALL), torch.zeros(1, 3, SMALL + 1, SMALL)
     five, three = depthwise_layer(5, 1, 2), depthwise_layer(3, 1, 1)
     assert is_slow(five, small) and not is_slow(five, large) and not is_slow(three, small)
-    assert not is_slow(depthwise_layer(5, 2, 2), small) and not is_slow(nn.Conv2d(3, 3, 5), small)
+    assert not is_slow(depthwise_layer(5, 2, 2), small) and not is_slow(nn.Conv2d(3, 3, 5, bias=False), small)
+    assert not is_slow(nn.Conv2d(3, 3, 5, groups=3), small), "a folded batch norm's bias"
+    assert not is_slow(nn.Conv2d(4, 4, 5, groups=2, bias=False), torch.zeros(1, 4, 8, 8))
     with torch.autocast("cpu", torch.bfloat16):
         assert is_slow(five, large) and is_slow(three, small)
         with torch.no_grad():

@@ -30,8 +30,10 @@ def depthwise(conv: nn.Conv2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 
 
 
 def is_slow(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether gradients of this convolution are wanted on a CPU and are faster by `depthwise`."""
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or conv.groups == 1 or not conv.weight.requires_grad:
+    """Whether this is a convolution for `depthwise` whose gradients are wanted on a CPU and are faster by it."""
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or not conv.weight.requires_grad:
+        return False
+    if conv.bias is not None or not conv.groups == conv.in_channels == conv.out_channels:
         return False
     if torch.is_autocast_enabled("cpu"):
         return conv.kernel_size in ((3, 3), (5, 5))
