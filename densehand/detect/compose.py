@@ -24,10 +24,12 @@ from densehand.detect.data import (
     visible_rectangle,
 )
 from densehand.detect.photometric import as_photographed, recolour
+from densehand.detect.rendered import render_crops
 from densehand.metrics import tight_box
 
 FRAME_SHARES = {"subhih": 0.5, "rf100": 0.25, "fingercount": 0.25}
 CROP_SHARES = {"asl1728": 0.26, "rf839": 0.26, "subhih": 0.16, "fingercount": 0.14, "digits": 0.1, "rf100": 0.08}
+CROP_SHARES |= {"rendered": 0.35}  # where there are: a quarter of all
 MIN_HAND, MAX_HAND = 12.0, 1.05  # sizes of hands drawn: from pixels to a share of the picture's side
 
 
@@ -85,9 +87,12 @@ class Composer:
                 groups[picture.source].append(picture)
 
     @classmethod
-    def of(cls, folder: str | Path, held_back: bool) -> "Composer":
-        """Of one split of a folder (layout: densehand/detect/data.py); raises what its readers raise."""
-        return cls(read_frames(folder, held_back), read_crops(folder, held_back), read_backgrounds(folder, held_back))
+    def of(cls, folder: str | Path, held_back: bool, rendered: int = 0) -> "Composer":
+        """Of one split of a folder (layout: densehand/detect/data.py) and so many rendered hands; raises what the
+        folder's readers raise."""
+        backgrounds = read_backgrounds(folder, held_back)
+        crops = read_crops(folder, held_back) + render_crops(rendered, backgrounds)
+        return cls(read_frames(folder, held_back), crops, backgrounds)
 
     def begin(self, *numbers: int) -> None:
         """Draw from a generator seeded with these numbers from now on."""

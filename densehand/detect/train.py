@@ -144,13 +144,17 @@ def train(
     device: torch.device,
     seed: int,
     start: Path | None = None,
+    bf16: bool = False,
+    rendered: int = 0,
 ) -> DetectorNet:
     """Train for ``steps`` (those of a stopped run in the same folder counted in); returns the averaged network.
 
-    ``start``: weights to begin with, all but the auxiliary head; by default the trunk's ImageNet weights. Raises
+    ``start``: weights to begin with, all but the auxiliary head; by default the trunk's ImageNet weights. ``bf16``:
+    the network's own computing in bfloat16. ``rendered``: that many rendered hands join the crops. Raises
     ``InputError`` where the folder holds a run with other options.
     """
-    resumed = begin_run(run, {**start_recipe(start), "steps": steps, "batch": batch, "rate": rate, "seed": seed})
+    options = {"steps": steps, "batch": batch, "rate": rate, "seed": seed, "bf16": bf16, "rendered": rendered}
+    resumed = begin_run(run, start_recipe(start) | options)
     checkpoint = run / "checkpoint.pt"
     torch.manual_seed(seed)
     net = start_net(start).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -166,7 +170,7 @@ def train(
         averaged.net.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         averaged.steps, spent, step, seen = (state[k] for k in ("step", "spent", "step", "seen"))
-    composer = Composer.of(data, held_back=False)
+    composer = Composer.of(data, held_back=False, rendered=rendered)
     log = open(run / "log.csv", "a", newline="", encoding="utf-8")  # noqa: SIM115
     writer = csv.writer(log)
     if log.tell() == 0:
@@ -189,7 +193,9 @@ def train(
         for group, initial in zip(optimiser.param_groups, base, strict=True):
             group["lr"] = initial * learning_rate(done)
         set_training(net)
-        losses = detector_losses(net(images), make_targets((size // STRIDE, size // STRIDE), *labels))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            output = net(images)
+        losses = detector_losses(output, make_targets((size // STRIDE, size // STRIDE), *labels))
         optimiser.zero_grad(set_to_none=True)
         losses.total().backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -221,6 +227,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="the .safetensors file of a detector to go on from")
+    parser.add_argument("--rendered", type=int, default=0, help="rendered hands among the crops (`detect/rendered.py`)")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 (faster on GPUs, and on CPUs with AMX)")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     device = torch.device(options.device)
@@ -233,6 +241,8 @@ def main(arguments: list[str] | None = None) -> None:
         device,
         options.seed,
         start=options.start,
+        bf16=options.bf16,
+        rendered=options.rendered,
     )
 
 
