@@ -1,7 +1,8 @@
 """Which crops of a photo the network looks at, in which order, and where it looks again.
 
-Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, weaker ones are, and at last the
-whole picture, for a hand that fills it. So a photo with a clear hand costs no more than that hand.
+Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, those of a closer look of the
+detector are, then weaker ones, and at last the whole picture, for a hand that fills it. So a photo with a clear hand
+costs no more than that hand.
 
 Turned. A detection that tells how its hand lies is shown to the network turned upright at once.
 
@@ -14,7 +15,7 @@ look counts unless the network is clearly less sure in it of a hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -93,9 +94,9 @@ class Job:
         return replace(self, crop=replace(self.crop, mirrored=not self.crop.mirrored), turn=-self.turn)
 
 
-def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> list[list[Job]]:
+def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> Iterator[list[Job]]:
     """The crops of photo number `index`, from its boxes, its frame or the detector (asked for only if needed): rounds
-    to be tried in order until one has a hand. Raises InputError for what cannot be looked at."""
+    to be tried in order until one has a hand. With the first, raises InputError for what cannot be looked at."""
     height, width = check_picture(photo.image)
     if photo.side not in ("auto", *SIDES):
         raise InputError(f"side {photo.side!r}: use auto, left or right")
@@ -103,20 +104,33 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> lis
         raise InputError("whole_image and boxes exclude each other; give one of them")
     whole = Crop((width / 2, height / 2), max(width, height) / 2 / SHOWN)  # of which the network is shown the picture
     if photo.whole_image:
-        return [[_job(index, whole, None, photo.side, None, None)]]
-    if photo.boxes is not None:
+        yield [_job(index, whole, None, photo.side, None, None)]
+    elif photo.boxes is not None:
         jobs = []
         for entry in photo.boxes:
             box = check_box(entry.box, width, height)
             if entry.side not in (None, *SIDES):
                 raise InputError(f"side {entry.side!r} of a box: use left, right or null")
             jobs.append(_job(index, Crop.from_box(box), box, entry.side or photo.side, None, None))
-        return [jobs]
-    rounds: list[list[Job]] = [[], []]
-    for detection in detector()(photo.image):  # by falling score
-        rounds[detection.score < SURE].append(first_look(index, detection, photo.side))
-    last = _job(index, whole, None, photo.side, None, WHOLE_PICTURE)
-    return [rounds[0], rounds[1][:MOST_WEAK], [replace(last, least=MIN_DOUBTFUL)]]
+        yield jobs
+    else:
+        for detections in _proposals(photo, detector()):
+            yield [first_look(index, detection, photo.side) for detection in detections]
+        last = _job(index, whole, None, photo.side, None, WHOLE_PICTURE)
+        yield [replace(last, least=MIN_DOUBTFUL)]
+
+
+def _proposals(photo: Photo, detector: Detector) -> Iterator[list[Detection]]:
+    """What the detector holds for hands, the likely ones first; no list is empty."""
+    found = detector(photo.image)  # by falling score
+    sure = [detection for detection in found if detection.score >= SURE]
+    if sure:
+        yield sure
+        # all in vain: what it mistook for a hand kept it from looking closer
+        if closer := [detection for detection in detector.look_closer(photo.image) if detection.score >= SURE]:
+            yield closer
+    if weak := found[len(sure) :][:MOST_WEAK]:
+        yield weak
 
 
 def first_look(index: int, detection: Detection, side: str = "auto") -> Job:

@@ -151,18 +151,17 @@ class HandEstimator:
     @torch.no_grad()
     def estimate(self, photos: Sequence[Photo]) -> list[list[Hand]]:
         """Estimate several photos with their crops batched together; see `__call__`."""
-        waiting = [rounds_of(index, photo, lambda: self.detector) for index, photo in enumerate(photos)]
+        rounds = {index: rounds_of(index, photo, lambda: self.detector) for index, photo in enumerate(photos)}
         jobs: list[Job] = []
         first: list[CropAnswer] = []
-        while any(waiting):  # a round of each photo that has one left
-            tried = [job for rounds in waiting if rounds for job in rounds.pop(0)]
+        while tried := [job for more in rounds.values() for job in next(more, ())]:  # a round of each photo in question
             sided = self._settle(photos, tried, self._run(photos, tried))
             upright = self._settle(photos, *self._look_again(photos, *sided))
             for job, answer in zip(*upright, strict=True):
                 if job.score is None or self._score(job, answer) >= job.least:
                     jobs.append(job)
                     first.append(answer)
-                    waiting[job.photo].clear()
+                    rounds.pop(job.photo, None)
         hands: list[list[Hand]] = [[] for _ in photos]
         for job, answer in zip(*self._answer(photos, jobs, first), strict=True):
             hands[job.photo].append(self._hand(photos[job.photo], job, answer))

@@ -128,11 +128,23 @@ class Detector:
         found = self._look(image, [Window(0, 0, width, height)])
         if self.zoom != "never" and not self._is_sure(found):
             found = _together(found, self._look_from_farther(image))
-        worth_it = max(height, width) > ZOOM_FROM * self.input_size
-        if worth_it and (self.zoom == "always" or (self.zoom == "auto" and not self._is_sure(found))):
-            found = _together(found, self._look(image, zoom_windows(width, height, self.input_size)))
-        keep = suppress(found.boxes, found.scores)
-        return [_detection(*(values[i] for values in found)) for i in keep]
+        if self._is_large(image) and (self.zoom == "always" or (self.zoom == "auto" and not self._is_sure(found))):
+            found = _together(found, self._look_closer(image))
+        return _detections(found)
+
+    def look_closer(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
+        """Hands in the parts of a photo, for whoever knows that what a call gave were none: none where a call looks at
+        every part itself, or none at all (``zoom``), or where the photo is small. Errors as of a call."""
+        image = check_image(image)
+        return _detections(self._look_closer(image)) if self.zoom == "auto" and self._is_large(image) else []
+
+    def _is_large(self, image: NDArray[np.uint8]) -> bool:
+        """Whether a closer look shows more."""
+        return max(image.shape[:2]) > ZOOM_FROM * self.input_size
+
+    def _look_closer(self, image: NDArray[np.uint8]) -> Candidates:
+        height, width = image.shape[:2]
+        return self._look(image, zoom_windows(width, height, self.input_size))
 
     def _is_sure(self, found: Candidates) -> bool:
         """Whether something was found that needs no other look (what a higher threshold drops does not count)."""
@@ -189,6 +201,11 @@ def resized(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> UInt8
 
 def _together(a: Candidates, b: Candidates) -> Candidates:
     return Candidates(*(np.concatenate(pair) for pair in zip(a, b, strict=True)))
+
+
+def _detections(found: Candidates) -> list[Detection]:
+    """Of candidates those that no better one makes needless, best first."""
+    return [_detection(*(values[i] for values in found)) for i in suppress(found.boxes, found.scores)]
 
 
 def _detection(box: NDArray[np.float32], score: float, right: float, turn: NDArray[np.float32]) -> Detection:

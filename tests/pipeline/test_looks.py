@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from untrained import BOX, any_score, detector_of
+from untrained import BOX, StandInDetector, any_score
 
 from densehand.camera import Crop, in_plane
 from densehand.crops import CropReader, Look
@@ -25,7 +25,7 @@ PHOTO = Path(__file__).resolve().parent.parent.parent / "demo_photos" / "open_pa
 
 def test_the_sure_side_of_a_detection_needs_one_look(network, image, monkeypatch):
     any_score(monkeypatch)
-    estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.9, 0.9)), "cpu")
+    estimator = HandEstimator(network, StandInDetector(Detection(np.array(BOX), "right", 0.9, 0.9)), "cpu")
     runs = []
     original = CropReader.run
     monkeypatch.setattr(
@@ -43,9 +43,9 @@ def test_a_box_beside_its_hand_looks_again_around_the_hand(network, image, monke
     any_score(monkeypatch)
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
     monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
-    (first,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
+    (first,) = HandEstimator(network, StandInDetector(detection), "cpu", refine="off")(image, side="right")
     monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)  # no box overlaps this well
-    (second,) = HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side="right")
+    (second,) = HandEstimator(network, StandInDetector(detection), "cpu", refine="off")(image, side="right")
     projected = first.project(first.joints_3d)
     expected = np.concatenate([projected.min(axis=0), projected.max(axis=0)])
     np.testing.assert_allclose(second.box, expected, atol=0.05)
@@ -104,9 +104,9 @@ def test_an_unknown_side_is_settled_before_it_looks_again(network, image, monkey
 PLACES = [(20.0, 20.0, 70.0, 80.0), (90.0, 30.0, 140.0, 90.0), (160.0, 100.0, 230.0, 180.0), (30.0, 110.0, 90.0, 190.0)]
 
 
-def rounds_of(monkeypatch, network, image, scores, hands):
+def rounds_of(monkeypatch, network, image, scores, hands, closer=0):
     """The places looked at in turn ("whole" for the whole picture) and the hands kept, where the network takes only the
-    places `hands` for hands."""
+    places `hands` for hands; the last `closer` detections are those of a closer look."""
     looked = []
     original = CropReader.run
 
@@ -125,7 +125,9 @@ def rounds_of(monkeypatch, network, image, scores, hands):
 
     monkeypatch.setattr(CropReader, "run", run)
     found = [Detection(np.array(p), "right", 0.9, s) for p, s in zip(PLACES, scores, strict=False)]
-    kept = HandEstimator(network, detector_of(*found), "cpu", refine="off")(image, side="right")
+    first = len(found) - closer
+    detector = StandInDetector(*found[:first], closer=tuple(found[first:]))
+    kept = HandEstimator(network, detector, "cpu", refine="off")(image, side="right")
     return [names for names in looked if names], kept
 
 
@@ -147,6 +149,23 @@ def test_weak_detections_and_the_whole_picture_wait_until_nothing_else_is_a_hand
     assert len(kept) == min(len(hands), 1)
 
 
+@pytest.mark.parametrize(
+    ("scores", "hands", "looks"),
+    [
+        ((0.9, 0.6), (0, 1), [[0]]),  # a hand at first sight: no closer look
+        ((0.9, 0.3, 0.6), (2,), [[0], [2]]),
+        ((0.9, 0.3, 0.6), (1,), [[0], [2], [1]]),
+        ((0.9, 0.3, 0.3), (1,), [[0], [1]]),  # a closer look's weak ones are none's
+        ((0.3, 0.6), ("whole",), [[0], ["whole"]]),  # nothing sure: a call has looked closer already
+    ],
+)
+def test_where_all_that_the_detector_is_sure_of_are_no_hands_it_looks_closer(
+    network, image, monkeypatch, scores, hands, looks
+):
+    found, _ = rounds_of(monkeypatch, network, image, scores, hands, closer=1)
+    assert found == looks
+
+
 def test_no_more_than_the_best_few_weak_detections_are_looked_at(network, image, monkeypatch):
     monkeypatch.setattr("densehand.looks.MOST_WEAK", 2)
     found, _ = rounds_of(monkeypatch, network, image, (0.35, 0.3, 0.25, 0.2), ())
@@ -157,7 +176,7 @@ def test_the_box_of_the_whole_pictures_hand_is_set_around_it_after_looks_again(n
     any_score(monkeypatch)
     monkeypatch.setattr("densehand.pipeline.MOST_LOOKS", 1)
     monkeypatch.setattr("densehand.looks.SAME_WINDOW", 1.01)
-    (hand,) = HandEstimator(network, detector_of(), "cpu", refine="off")(image, side="right")
+    (hand,) = HandEstimator(network, StandInDetector(), "cpu", refine="off")(image, side="right")
     monkeypatch.setattr("densehand.looks.SAME_WINDOW", 0.0)
     first = HandEstimator(network, device="cpu", refine="off")(image, whole_image=True, side="right")[0]
     projected = first.project(first.joints_3d)
@@ -179,10 +198,24 @@ def test_the_detector_looks_again_unless_something_is_sure(monkeypatch, score):
     assert all(detection.score == pytest.approx(score) for detection in found) and found
 
 
+@pytest.mark.parametrize(("zoom", "side", "windows"), [("auto", 500, [9]), ("auto", 300, []), ("never", 500, [])])
+def test_a_closer_look_is_at_the_parts_of_large_photos(monkeypatch, zoom, side, windows):
+    looks = []
+
+    def look(self, picture, parts):
+        looks.append(len(parts))
+        nothing = np.zeros(0, np.float32)
+        return Candidates(nothing.reshape(0, 4), nothing, nothing, nothing.reshape(0, 2))
+
+    monkeypatch.setattr(Detector, "_look", look)
+    assert Detector(torch.nn.Identity(), zoom=zoom).look_closer(np.zeros((side, side, 3), np.uint8)) == []
+    assert looks == windows
+
+
 def test_a_hand_found_in_the_whole_picture_has_a_box_of_its_own(network, image, monkeypatch):
     """Where the detector finds nothing, the picture is the crop, but no hand's box."""
     any_score(monkeypatch)
-    (hand,) = HandEstimator(network, detector_of(), "cpu", refine="off")(image, side="right")
+    (hand,) = HandEstimator(network, StandInDetector(), "cpu", refine="off")(image, side="right")
     tight = np.concatenate([hand.keypoints_2d.min(axis=0), hand.keypoints_2d.max(axis=0)])
     np.testing.assert_allclose(hand.box, tight, atol=1e-3)
 
@@ -232,7 +265,7 @@ def test_a_turn_that_the_detector_knows_is_turned_back_at_once(network, image, m
     for turn, expected in ((None, 0.0), (math.radians(25), 0.0), (2.0, 2.0)):
         detection = Detection(np.array(BOX), side, 0.99, 0.9, turn)
         looked.clear()
-        HandEstimator(network, detector_of(detection), "cpu", refine="off")(image, side=side)
+        HandEstimator(network, StandInDetector(detection), "cpu", refine="off")(image, side=side)
         assert looked[0].turn == (expected if side == "right" else -expected)
 
 

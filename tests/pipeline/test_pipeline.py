@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from untrained import BOX, any_score, detector_of, shown
+from untrained import BOX, StandInDetector, any_score, shown
 
 from densehand.camera import SHOWN, Crop, project_pinhole
 from densehand.crops import log_odds
@@ -146,7 +146,7 @@ def test_an_unknown_side_is_told_by_both_looks(estimator, network, image, box):
 def test_detector_and_network_agree_on_a_side(network, image, box, side, side_score, monkeypatch):
     any_score(monkeypatch)
     detection = Detection(np.array(box), side, side_score, 0.8)
-    (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image)
+    (hand,) = HandEstimator(network, StandInDetector(detection), "cpu")(image)
     sign = 1 if side == "right" else -1
     prior = sign * DETECTORS_SIDE * min(math.log(side_score / (1 - side_score)), 6.0)
     as_detected = prior + side_odds(network, image, box, mirrored=side == "left" and prior < 0)[0]
@@ -160,7 +160,7 @@ def test_detector_and_network_agree_on_a_side(network, image, box, side, side_sc
 
 def test_given_side_overrules_the_detector(network, image, monkeypatch):
     any_score(monkeypatch)
-    estimator = HandEstimator(network, detector_of(Detection(np.array(BOX), "right", 0.99, 0.99)), "cpu")
+    estimator = HandEstimator(network, StandInDetector(Detection(np.array(BOX), "right", 0.99, 0.99)), "cpu")
     (hand,) = estimator(image, side="left")
     assert hand.side == "left" and hand.side_score == 1.0
 
@@ -177,13 +177,13 @@ def test_score_adds_the_raw_log_odds_of_network_detector_and_keypoints(network, 
     given = HandEstimator(network, device="cpu", refine="off")(image, [HandBox(BOX, "right")])[0].score
     assert given == pytest.approx(probability(scale * raw + bias), abs=1e-4)
     detection = Detection(np.array(BOX), "right", 0.9, 0.9)
-    (hand,) = HandEstimator(network, detector_of(detection), "cpu")(image, side="right")
+    (hand,) = HandEstimator(network, StandInDetector(detection), "cpu")(image, side="right")
     whole = raw + math.log(9) + SEEN * log_odds(seen)
     assert hand.score == pytest.approx(probability(whole - 6.5), rel=1e-3)
 
 
 def test_no_hands(network, image):
-    estimator = HandEstimator(network, detector_of(), "cpu")
+    estimator = HandEstimator(network, StandInDetector(), "cpu")
     assert estimator(image) == [] and estimator(image, boxes=[]) == [] and estimator.estimate([]) == []
 
 
