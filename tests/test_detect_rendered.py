@@ -10,11 +10,13 @@ import torch
 from detector_files import make_detector_folder
 from test_detect_training import OPTIONS, make_small
 
+from densehand.detect import evaluate
 from densehand.detect import train as training
 from densehand.detect.compose import Composer
 from densehand.detect.data import Picture, decoded
 from densehand.detect.rendered import SIZE, render_crops
 from densehand.errors import InputError
+from densehand.metrics import tight_box
 
 GREEN = (0, 200, 0)
 
@@ -61,6 +63,18 @@ def test_they_are_shown_as_left_and_right_hands(crops):
     composer.begin(1)
     sides = [side for _ in range(30) for side in composer.close_up(96).right]
     assert 0.2 < np.mean(sides) < 0.8 and len(sides) >= 25
+
+
+def test_half_of_those_that_are_measured_on_are_left_hands(crops, monkeypatch):
+    monkeypatch.setattr(evaluate, "render_crops", lambda *_: crops[:2])
+    right, left = evaluate.rendered_samples([])
+    assert right.right.tolist() == [True] and left.right.tolist() == [False]
+    for sample, crop in ((right, crops[0]), (left, crops[1])):
+        pixels, keypoints = crop.decode(), crop.hands[0].keypoints.copy()
+        if sample is left:
+            pixels, keypoints[:, 0] = pixels[:, ::-1], SIZE - keypoints[:, 0]
+        np.testing.assert_array_equal(sample.image, pixels)
+        np.testing.assert_allclose(sample.boxes, tight_box(keypoints)[None], atol=1e-3)
 
 
 def test_training_with_them_in_bfloat16(tmp_path, monkeypatch):

@@ -44,6 +44,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "SCHEDULE", ((0.0, 0.0, 64), (0.5, 0.4, 96)))
     monkeypatch.setattr(training, "CLOSE_UP", 64)
     monkeypatch.setattr(training, "EVERY", 2)
+    monkeypatch.setattr(evaluate, "RENDERED", 2)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,7 @@ def test_a_run_is_logged_and_packaged(data, undisturbed, tmp_path, small):
     measured = {row["set"]: row for row in csv.DictReader(table.open())}
     assert measured["frames subhih"]["hands"] == measured["frames any rotation"]["hands"] == "2"
     assert measured["backgrounds without hands"]["recall"] == ""
+    assert measured["rendered hands"]["hands"] == "2"
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss():
