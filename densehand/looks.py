@@ -127,7 +127,7 @@ def _proposals(photo: Photo, detector: Detector) -> Iterator[list[Detection]]:
     if sure:
         yield sure
         # all in vain: what it mistook for a hand kept it from looking closer
-        if closer := [detection for detection in detector.look_closer(photo.image) if detection.score >= SURE]:
+        if closer := [detection for detection in detector.look_closer(photo.image, found) if detection.score >= SURE]:
             yield closer
     if weak := found[len(sure) :][:MOST_WEAK]:
         yield weak

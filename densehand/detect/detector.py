@@ -28,7 +28,8 @@ MARGIN = 0.2  # grey on each side in the look from farther off, as a share of th
 ZOOM_FROM = 1.5  # a picture is worth a closer look if its longer side exceeds this many input sizes
 MAX_WINDOWS = 32  # of a closer look: bounds its time on any picture
 WINDOW_BATCH = 8
-SURE = 0.4  # a score that makes another look needless
+SURE = 0.4  # a score that makes another look needless, …
+SMALL = 0.15  # … but closer where no hand is larger than this, of the photo's longer side: where one is, more may be
 KNOWN_TURN = 0.6  # length of the mean of sine and cosine from which on a turn is told (docs/detector.md)
 
 
@@ -77,10 +78,10 @@ class Detector:
 
     ``threshold`` is the least score reported. ``zoom`` says when to look again: ``"auto"`` if the first look found
     nothing scored 0.4 (or the threshold, if that is higher): from farther off, for a hand that fills the photo, and
-    then, where the photo is larger than 384 px, closer, through overlapping windows. ``"always"`` looks closer at every
-    photo that large; ``"never"`` looks once. The first look sees the photo at ``input_size`` pixels along its longer
-    side and finds hands of about a sixteenth of that side up. ``ranges``: of the network's activations, for 8-bit
-    integers (`detect.weights.load`).
+    then, where the photo is larger than 384 px, closer, through overlapping windows; closer, too, if all that it found
+    are small. ``"always"`` looks closer at every photo that large; ``"never"`` looks once. The first look sees the
+    photo at ``input_size`` pixels along its longer side and finds hands of about a sixteenth of that side up.
+    ``ranges``: of the network's activations, for 8-bit integers (`detect.weights.load`).
     """
 
     def __init__(
@@ -128,19 +129,28 @@ class Detector:
         found = self._look(image, [Window(0, 0, width, height)])
         if self.zoom != "never" and not self._is_sure(found):
             found = _together(found, self._look_from_farther(image))
-        if self._is_large(image) and (self.zoom == "always" or (self.zoom == "auto" and not self._is_sure(found))):
+        if self._looks_closer(image, found.boxes[found.scores >= SURE]):
             found = _together(found, self._look_closer(image))
         return _detections(found)
 
-    def look_closer(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
-        """Hands in the parts of a photo, for whoever knows that what a call gave were none: none where a call looks at
-        every part itself, or none at all (``zoom``), or where the photo is small. Errors as of a call."""
+    def look_closer(self, image: UInt8[np.ndarray, "h w 3"], after: list[Detection]) -> list[Detection]:
+        """Hands in the parts of a photo, for whoever knows that what a call gave (``after``) were none. Empty where the
+        call looked closer itself, where the photo is too small for that, and where ``zoom`` is ``"never"``. Errors as
+        of a call."""
         image = check_image(image)
-        return _detections(self._look_closer(image)) if self.zoom == "auto" and self._is_large(image) else []
+        sure = np.array([d.box for d in after if d.score >= SURE]).reshape(-1, 4)
+        wanted = self.zoom == "auto" and self._is_large(image) and not self._looks_closer(image, sure)
+        return _detections(self._look_closer(image)) if wanted else []
 
     def _is_large(self, image: NDArray[np.uint8]) -> bool:
         """Whether a closer look shows more."""
         return max(image.shape[:2]) > ZOOM_FROM * self.input_size
+
+    def _looks_closer(self, image: NDArray[np.uint8], sure: Float[np.ndarray, "n 4"]) -> bool:
+        """Whether a call that was sure of the hands in these boxes at first looks closer."""
+        if self.zoom != "auto" or not self._is_large(image):
+            return self.zoom == "always" and self._is_large(image)
+        return bool((sure[:, 2:] - sure[:, :2]).max(initial=0.0) <= SMALL * max(image.shape[:2]))
 
     def _look_closer(self, image: NDArray[np.uint8]) -> Candidates:
         height, width = image.shape[:2]

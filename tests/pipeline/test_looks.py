@@ -183,33 +183,51 @@ def test_the_box_of_the_whole_pictures_hand_is_set_around_it_after_looks_again(n
     np.testing.assert_allclose(hand.box, [*projected.min(axis=0), *projected.max(axis=0)], atol=0.1)
 
 
-@pytest.mark.parametrize("score", [0.2, 0.5])
-def test_the_detector_looks_again_unless_something_is_sure(monkeypatch, score):
-    """A low threshold, for proposals, does not do away with the looks again."""
+def looks_of(monkeypatch, score: float, extent: float) -> list[int]:
+    """How many windows each look of a detector has that always finds a hand of this score and size, as they come."""
     looks = []
 
     def look(self, picture, windows):
-        looks.append((picture.shape, len(windows)))
-        return Candidates(np.float32([[10, 10, 60, 60]]), np.float32([score]), np.float32([0.9]), np.float32([[0, 0]]))
+        looks.append(len(windows))
+        box = np.float32([[10, 10, 10 + extent, 60]])
+        return Candidates(box, np.float32([score]), np.float32([0.9]), np.float32([[0, 0]]))
 
     monkeypatch.setattr(Detector, "_look", look)
+    return looks
+
+
+@pytest.mark.parametrize(
+    ("score", "extent", "looked"),
+    [(0.2, 200, [1, 1, 9]), (0.5, 200, [1]), (0.5, 74, [1, 9]), (0.5, 76, [1]), (0.2, 74, [1, 1, 9])],
+)
+def test_the_detector_looks_again_unless_something_is_sure_and_closer_where_that_is_small(
+    monkeypatch, score, extent, looked
+):
+    """A low threshold, for proposals, does not do away with the looks again."""
+    looks = looks_of(monkeypatch, score, extent)
     found = Detector(torch.nn.Identity(), threshold=0.1)(np.zeros((500, 500, 3), np.uint8))
-    assert [count for _, count in looks] == ([1, 1, 9] if score == 0.2 else [1])
+    assert looks == looked
     assert all(detection.score == pytest.approx(score) for detection in found) and found
 
 
-@pytest.mark.parametrize(("zoom", "side", "windows"), [("auto", 500, [9]), ("auto", 300, []), ("never", 500, [])])
-def test_a_closer_look_is_at_the_parts_of_large_photos(monkeypatch, zoom, side, windows):
-    looks = []
-
-    def look(self, picture, parts):
-        looks.append(len(parts))
-        nothing = np.zeros(0, np.float32)
-        return Candidates(nothing.reshape(0, 4), nothing, nothing, nothing.reshape(0, 2))
-
-    monkeypatch.setattr(Detector, "_look", look)
-    assert Detector(torch.nn.Identity(), zoom=zoom).look_closer(np.zeros((side, side, 3), np.uint8)) == []
-    assert looks == windows
+@pytest.mark.parametrize(
+    ("zoom", "score", "extent", "side", "looked"),
+    [
+        ("auto", 0.5, 200, 500, [1, 9]),
+        ("auto", 0.5, 74, 500, [1, 9]),  # the call itself looks closer
+        ("auto", 0.2, 200, 500, [1, 1, 9]),
+        ("always", 0.5, 200, 500, [1, 9]),
+        ("auto", 0.5, 200, 300, [1]),
+        ("never", 0.5, 200, 500, [1]),
+    ],
+)
+def test_no_photo_is_looked_at_closer_twice(monkeypatch, zoom, score, extent, side, looked):
+    looks, photo = looks_of(monkeypatch, score, extent), np.zeros((side, side, 3), np.uint8)
+    detector = Detector(torch.nn.Identity(), threshold=0.1, zoom=zoom)
+    first = detector(photo)
+    by_itself = len(looks)
+    found = detector.look_closer(photo, first)
+    assert looks == looked and len(found) == len(looks) - by_itself
 
 
 def test_a_hand_found_in_the_whole_picture_has_a_box_of_its_own(network, image, monkeypatch):

@@ -57,5 +57,5 @@ class StandInDetector:
     def __call__(self, image) -> list[Detection]:
         return list(self.detections)
 
-    def look_closer(self, image) -> list[Detection]:
+    def look_closer(self, image, after) -> list[Detection]:
         return list(self.closer)
