@@ -69,7 +69,14 @@ class Scores:
         return [str(pictures), str(hands), *("" if np.isnan(v) else f"{v:.3f}" for v in shares)]
 
 
-LOOKED_AT_AGAIN = ("frames all", "crops filled by the hand", "backgrounds without hands")  # measured by zoom="auto" too
+# measured with zoom="auto" too
+LOOKED_AT_AGAIN = (
+    "frames rf100",
+    "frames all",
+    "frames hands of 40 px in 640",
+    "crops filled by the hand",
+    "backgrounds without hands",
+)
 RENDERED = 300  # rendered hands, of which also those are known that no teacher finds …
 RENDERED_SEED = 1  # … others than the training's
 LEAST_IOU = 0.5  # from which on a detection is a hand
