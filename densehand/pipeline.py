@@ -12,7 +12,8 @@ or hardly to this one, is it run mirrored too; a crop without any side is run bo
 seems to show a hand), and again where the hand turns out not to be upright, as sides of such hands are guesses. The
 two network answers are averaged (they see the same pixels); half of how much more the crop looks like a hand to it than
 its mirror image and a quarter of the detector's log-odds are added; and the estimate of the orientation that agrees
-with the sum is kept. `side_score` is the probability of the side chosen.
+with the sum is kept. Of two hands beside each other that seem to be of one side the doubtful one is taken for the
+other (`selection.other_sides`). `side_score` is the probability of the side chosen.
 
 Crops. `looks.py` says which are looked at, in which order, and where the network looks again, closer or upright.
 
@@ -43,7 +44,7 @@ from densehand.photo import HandBox, Photo
 from densehand.rays import turn_rotation, turn_to_box, wrist_place
 from densehand.refine.modes import FAST, parse_refine
 from densehand.result import Hand, faces_of, mirrored_if_left
-from densehand.selection import MIN_SCORE, combined_score, select_hands
+from densehand.selection import MIN_SCORE, PAIR, combined_score, other_sides, select_hands
 
 if TYPE_CHECKING:
     from densehand.detect import Detector
@@ -219,7 +220,7 @@ class HandEstimator:
         """The jobs with the crops of the sides chosen, and what is said of the hands in them, refined."""
         odds = [_odds(job, answer) * (-1 if job.crop.mirrored else 1) for job, answer in zip(jobs, first, strict=True)]
         doubtful = [k for k, job in enumerate(jobs) if not job.settled and odds[k] < DOUBT]
-        jobs, answers = self._both_ways(photos, jobs, first, doubtful)
+        jobs, answers = self._pair(photos, *self._both_ways(photos, jobs, first, doubtful))
         looks = [job.look for job in jobs]
         if self.consensus:
             answers = self.crops.consensus(photos, looks, answers)
@@ -227,6 +228,21 @@ class HandEstimator:
             answers = self.crops.refine_fast(answers)
         elif self.refine:  # only now, so that no step is spent on an orientation that is not kept
             answers = self.crops.run(photos, looks, int(self.refine))
+        return jobs, answers
+
+    def _pair(
+        self, photos: Sequence[Photo], jobs: list[Job], answers: list[CropAnswer]
+    ) -> tuple[list[Job], list[CropAnswer]]:
+        """Two hands beside each other are a left and a right one, unless both are sure not to be."""
+        jobs, answers = list(jobs), list(answers)
+        for photo in {job.photo for job in jobs}:
+            rows = [k for k, job in enumerate(jobs) if job.photo == photo]
+            odds = [_odds(jobs[k], answers[k]) for k in rows]
+            points = [jobs[k].crop.to_image(answers[k].keypoints) for k in rows]
+            turned = {rows[i]: math.copysign(PAIR - abs(odds[i]), -odds[i]) for i in other_sides(points, odds)}
+            others = [replace(jobs[k].other_side, right=right, witness="network") for k, right in turned.items()]
+            for k, job, answer in zip(turned, others, self._run(photos, others), strict=True):
+                jobs[k], answers[k] = job, answer
         return jobs, answers
 
     def _score(self, job: Job, answer: CropAnswer) -> float:

@@ -1,4 +1,4 @@
-"""Which of the hands found in a photo are kept: the score of a detected hand, and when two are one.
+"""Which of the hands found in a photo are kept: the score of a detected hand, when two are one, and when a pair.
 
 Detector and network judge a hand apart: one from afar, the other from near, and the network twice, by its say on the
 whole and by how sure it is of each keypoint. Their log-odds are added, less what the network says too readily: it was
@@ -7,11 +7,14 @@ taught on pictures without hands, of which few look like what a detector takes f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from jaxtyping import Float
 
 from densehand.crops import log_odds, probability
+from densehand.metrics import tight_box
 from densehand.result import Hand
 
 MIN_SCORE = 0.3
@@ -33,6 +36,16 @@ three that are one hand labelled twice (0.75, 0.82, 0.99)."""
 
 FAR_HAND = 0.06
 """… unless its area is less than this share of the other's: a far hand before or behind a near one."""
+
+PAIR = 2.3
+"""Log-odds that two hands beside each other are a left and a right one: of 538 pairs labelled in one frame, half to
+three times the larger hand apart, 488 are, and of 321 of which the labels are sure, 320."""
+
+NEAR = 3.0
+"""How far apart the hands of a pair may be, of the larger one's extent, …"""
+
+ALIKE = 2.0
+"""… and how many times as large one of them."""
 
 
 def witnesses(present: float, detected: float, seen: float) -> float:
@@ -64,3 +77,26 @@ def same_hand(a: Float[np.ndarray, "21 2"], b: Float[np.ndarray, "21 2"]) -> boo
         return False
     common = float(cv2.intersectConvexConvex(first, second)[0])
     return common > SAME_HAND * smaller
+
+
+def other_sides(points: Sequence[Float[np.ndarray, "21 2"]], right: Sequence[float]) -> list[int]:
+    """Which of a photo's hands are rather of the other side than they seem by themselves, with log-odds of ``right``.
+
+    Of two hands beside each other, about as large and seemingly of one side, it is the less sure one, if it is less
+    sure than that they are a pair (`PAIR`). ``points``: each hand's keypoints, px.
+    """
+    boxes = np.array([tight_box(p) for p in points]).reshape(-1, 4)
+    extents, centres = (boxes[:, 2:] - boxes[:, :2]).max(-1), (boxes[:, :2] + boxes[:, 2:]) / 2
+
+    def partner(k: int) -> int | None:
+        """The nearest hand that may be the other of a pair."""
+        apart = np.linalg.norm(centres - centres[k], axis=-1)
+        larger, smaller = np.maximum(extents, extents[k]), np.minimum(extents, extents[k])
+        fits = (apart <= NEAR * larger) & (larger <= ALIKE * smaller)
+        others = [j for j in map(int, np.flatnonzero(fits)) if j != k and not same_hand(points[j], points[k])]
+        return min(others, key=lambda j: apart[j], default=None)
+
+    partners = [partner(k) for k in range(len(points))]
+    pairs = [(k, j) for k, j in enumerate(partners) if j is not None and k < j and partners[j] == k]
+    lesser = [min(pair, key=lambda k: abs(right[k])) for pair in pairs if right[pair[0]] * right[pair[1]] > 0]
+    return [k for k in lesser if abs(right[k]) < PAIR]
