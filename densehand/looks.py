@@ -1,8 +1,8 @@
 """Which crops of a photo the network looks at, in which order, and where it looks again.
 
-Rounds. Detections scored `SURE` are looked at first. Where none of them is a hand, those of a closer look of the
-detector are, then weaker ones, and at last the whole picture, for a hand that fills it. So a photo with a clear hand
-costs no more than that hand.
+Rounds. Detections scored `SURE` are looked at first, with the next likely. Where none of them is a hand, those of a
+closer look of the detector are, then weaker ones, and at last the whole picture, for a hand that fills it. So a photo
+with a clear hand costs hardly more than that hand.
 
 Turned. A detection that tells how its hand lies is shown to the network turned upright at once.
 
@@ -35,10 +35,15 @@ if TYPE_CHECKING:
     from densehand.detect import Detection, Detector
 
 PROPOSED = 0.1
-"""Least score of a detection that is looked at: those below `SURE` only where no hand was found in the others …"""
+"""Least score of a detection that is looked at: those below `SURE` where no hand was found in the others …"""
 
 MOST_WEAK = 4
 """… and of these no more than the best few."""
+
+NEARLY = 0.2
+"""But from this score on the best `MOST_NEARLY` of the weak ones are looked at beside those that are `SURE`."""
+
+MOST_NEARLY = 2
 
 DOUBT = 3.5
 """Where the log-odds of the side are nearer to 0, the crop is looked at both ways."""
@@ -123,14 +128,17 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> Ite
 def _proposals(photo: Photo, detector: Detector) -> Iterator[list[Detection]]:
     """What the detector holds for hands, the likely ones first; no list is empty."""
     found = detector(photo.image)  # by falling score
-    sure = [detection for detection in found if detection.score >= SURE]
-    if sure:
-        yield sure
+    if any(detection.score >= SURE for detection in found):
+        nearly = [detection for detection in found if NEARLY <= detection.score < SURE]
+        yield [detection for detection in found if detection.score >= SURE] + nearly[:MOST_NEARLY]
         # all in vain: what it mistook for a hand kept it from looking closer
-        if closer := [detection for detection in detector.look_closer(photo.image, found) if detection.score >= SURE]:
-            yield closer
-    if weak := found[len(sure) :][:MOST_WEAK]:
-        yield weak
+        closer = detector.look_closer(photo.image, found)
+        if sure := [detection for detection in closer if detection.score >= SURE]:
+            yield sure
+        found = found + closer
+    weak = sorted((d for d in found if d.score < SURE), key=lambda detection: -detection.score)
+    if weak:
+        yield weak[:MOST_WEAK]
 
 
 def first_look(index: int, detection: Detection, side: str = "auto") -> Job:

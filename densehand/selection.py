@@ -17,10 +17,10 @@ from densehand.crops import log_odds, probability
 from densehand.metrics import tight_box
 from densehand.result import Hand
 
-MIN_SCORE = 0.3
+MIN_SCORE = 0.5
 """Detected hands of a lower combined score are dropped; hands in given boxes never are."""
 
-MIN_DOUBTFUL = 0.5
+MIN_DOUBTFUL = 0.7
 """The same for weak detections and the whole picture, most of which are no hands."""
 
 SEEN = 2.0

@@ -117,7 +117,7 @@ def rounds_of(monkeypatch, network, image, scores, hands, closer=0):
             names.append(found[0] if found else "whole")
         looked.append(names)
         answers = original(self, photos, crops, *rest)
-        odds = [math.log(9999) * (1 if name in hands else -1) for name in names]
+        odds = [math.log(99999) * (1 if name in hands else -1) for name in names]
         return [
             dataclasses.replace(answer, hand=o, weight=np.full(21, 0.5))  # of keypoints as likely as not: no witness
             for answer, o in zip(answers, odds, strict=True)
@@ -134,9 +134,10 @@ def rounds_of(monkeypatch, network, image, scores, hands, closer=0):
 @pytest.mark.parametrize(
     ("scores", "hands", "looks"),
     [
-        ((0.9, 0.2), (0, 1), [[0]]),  # a clear hand: nothing else is looked at
-        ((0.9, 0.3, 0.2), (1,), [[0], [1, 2]]),
-        ((0.9, 0.3, 0.2), ("whole",), [[0], [1, 2], ["whole"]]),
+        ((0.9, 0.15), (0, 1), [[0]]),  # a clear hand: nothing else is looked at …
+        ((0.9, 0.39, 0.15), (0,), [[0, 1]]),  # … but what is nearly as likely
+        ((0.9, 0.18, 0.15), (1,), [[0], [1, 2]]),
+        ((0.9, 0.18, 0.15), ("whole",), [[0], [1, 2], ["whole"]]),
         ((0.3,), (), [[0], ["whole"]]),
         ((), ("whole",), [["whole"]]),
     ],
@@ -153,9 +154,9 @@ def test_weak_detections_and_the_whole_picture_wait_until_nothing_else_is_a_hand
     ("scores", "hands", "looks"),
     [
         ((0.9, 0.6), (0, 1), [[0]]),  # a hand at first sight: no closer look
-        ((0.9, 0.3, 0.6), (2,), [[0], [2]]),
-        ((0.9, 0.3, 0.6), (1,), [[0], [2], [1]]),
-        ((0.9, 0.3, 0.3), (1,), [[0], [1]]),  # a closer look's weak ones are none's
+        ((0.9, 0.15, 0.6), (2,), [[0], [2]]),
+        ((0.9, 0.15, 0.6), (1,), [[0], [2], [1]]),
+        ((0.9, 0.15, 0.3), (2,), [[0], [2, 1]]),  # weak ones of both looks, the likeliest first
         ((0.3, 0.6), ("whole",), [[0], ["whole"]]),  # nothing sure: a call has looked closer already
     ],
 )
