@@ -137,6 +137,6 @@ def test_a_turned_look_at_a_turned_photo_says_the_same_turned(quarters: int, ref
     around[:2, :2] = in_plane(angle)
     for other in others:
         np.testing.assert_allclose(other.keypoints, plain.keypoints @ in_plane(angle).T, atol=0.02)
-        np.testing.assert_allclose(other.projected, plain.projected @ in_plane(angle).T, atol=0.02)
+        np.testing.assert_allclose(other.projected, plain.projected @ in_plane(angle).T, atol=0.03)
         np.testing.assert_allclose(other.vertices, plain.vertices @ around.T, atol=3e-3)
         assert (other.right, other.hand) == pytest.approx((plain.right, plain.hand), abs=0.5)

@@ -58,7 +58,7 @@ def test_maps_stay_near_float32_and_a_wrong_range_is_seen():
         apart = found(image).centre_logit.sigmoid() - exact.centre_logit.sigmoid()
         return float(apart.abs().max())
 
-    assert off(ranges) < 0.12 < off(wrong)
+    assert off(ranges) < 0.15 < off(wrong)
 
 
 def test_integers_are_taken_where_they_may(package, monkeypatch):
