@@ -52,8 +52,8 @@ WHOLE_PICTURE = 0.7
 """Stands for the detector's score where the whole picture is the crop, of which it says nothing."""
 
 DETECTORS_SIDE = 0.25
-"""What the detector's log-odds of a right hand count. Of 256 held-back hands the network alone has 98.4 % of the sides
-right, the detector 79.7 %, their sum 96.1 %, the sum with this share 98.0 %."""
+"""What the detector's log-odds of a right hand count. Of 256 held-back hands the network alone had 98.4 % of the sides
+right, a detector of 79.7 % summed with it 96.1 %, with this share 98.0 %."""
 
 SAME_WINDOW = 0.75
 """Where a crop overlaps the one that the hand found in it asks for by less (IoU), that one is looked at too …"""
