@@ -28,8 +28,10 @@ from densehand.detect.rendered import render_crops
 from densehand.metrics import tight_box
 
 FRAME_SHARES = {"subhih": 0.5, "rf100": 0.25, "fingercount": 0.25}
-CROP_SHARES = {"asl1728": 0.26, "rf839": 0.26, "subhih": 0.16, "fingercount": 0.14, "digits": 0.1, "rf100": 0.08}
-CROP_SHARES |= {"rendered": 0.35}  # where there are: a quarter of all
+CROP_SHARES = {
+    "asl1728": 0.26, "rf839": 0.26, "subhih": 0.16, "fingercount": 0.14, "digits": 0.1, "rf100": 0.08,
+    "rendered": 0.35,  # where there are: a quarter of all
+}  # fmt: skip
 MIN_HAND, MAX_HAND = 12.0, 1.05  # sizes of hands drawn: from pixels to a share of the picture's side
 
 
