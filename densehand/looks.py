@@ -128,15 +128,15 @@ def rounds_of(index: int, photo: Photo, detector: Callable[[], Detector]) -> Ite
 def _proposals(photo: Photo, detector: Detector) -> Iterator[list[Detection]]:
     """What the detector holds for hands, the likely ones first; no list is empty."""
     found = detector(photo.image)  # by falling score
-    if any(detection.score >= SURE for detection in found):
-        nearly = [detection for detection in found if NEARLY <= detection.score < SURE]
-        yield [detection for detection in found if detection.score >= SURE] + nearly[:MOST_NEARLY]
+    sure, weak = ([d for d in found if (d.score >= SURE) == wanted] for wanted in (True, False))
+    if sure:
+        count = sum(detection.score >= NEARLY for detection in weak[:MOST_NEARLY])
+        yield sure + weak[:count]
         # all in vain: what it mistook for a hand kept it from looking closer
         closer = detector.look_closer(photo.image, found)
         if sure := [detection for detection in closer if detection.score >= SURE]:
             yield sure
-        found = found + closer
-    weak = sorted((d for d in found if d.score < SURE), key=lambda detection: -detection.score)
+        weak = sorted(weak[count:] + closer[len(sure) :], key=lambda detection: -detection.score)
     if weak:
         yield weak[:MOST_WEAK]
 

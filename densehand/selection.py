@@ -39,7 +39,7 @@ FAR_HAND = 0.06
 
 PAIR = 2.3
 """Log-odds that two hands beside each other are a left and a right one: of 538 pairs labelled in one frame, half to
-three times the larger hand apart, 488 are, and of 321 of which the labels are sure, 320."""
+three times the larger hand apart, 488 are, and of 319 of which the labels are sure, 318."""
 
 NEAR = 3.0
 """How far apart the hands of a pair may be, of the larger one's extent, …"""

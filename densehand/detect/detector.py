@@ -153,6 +153,7 @@ class Detector:
         return bool((sure[:, 2:] - sure[:, :2]).max(initial=0.0) <= SMALL * max(image.shape[:2]))
 
     def _look_closer(self, image: NDArray[np.uint8]) -> Candidates:
+        """Candidates of the photo's parts."""
         height, width = image.shape[:2]
         return self._look(image, zoom_windows(width, height, self.input_size))
 

@@ -136,6 +136,7 @@ def rounds_of(monkeypatch, network, image, scores, hands, closer=0):
     [
         ((0.9, 0.15), (0, 1), [[0]]),  # a clear hand: nothing else is looked at …
         ((0.9, 0.39, 0.15), (0,), [[0, 1]]),  # … but what is nearly as likely
+        ((0.9, 0.39, 0.15), (), [[0, 1], [2], ["whole"]]),  # no crop is looked at twice
         ((0.9, 0.18, 0.15), (1,), [[0], [1, 2]]),
         ((0.9, 0.18, 0.15), ("whole",), [[0], [1, 2], ["whole"]]),
         ((0.3,), (), [[0], ["whole"]]),
