@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# dhpe-r50 from ImageNet start weights, on CPU cores with bfloat16 matrix units (AMX; docs/training.md): two hours on two.
+# dhpe-r50 from ImageNet start weights, on CPU cores with bfloat16 matrix units (AMX; docs/training.md): some three hours on two.
 #
 #   tools/train_r50.sh PHOTOS BACKGROUNDS FITS [RUNS]
 #
@@ -23,3 +23,8 @@ densehand train "${options[@]}" --out "$runs/r50-1" --size 128 --steps 5200 --lr
 # 2. At the size it is used at, the learning rate down to nothing.
 densehand train "${options[@]}" --out "$runs/r50-2" --start "$runs/r50-1/last.ckpt" --size 192 --steps 2800 \
     --lr 2.5e-4 --final-lr 0 --warmup 40 --seed 212
+# 3. and 4. The same again: more small crops, and down to nothing at the size it is used at.
+densehand train "${options[@]}" --out "$runs/r50-3" --start "$runs/r50-2/last.ckpt" --size 128 --steps 4400 \
+    --lr 3e-4 --final-lr 0.7 --warmup 40 --seed 213
+densehand train "${options[@]}" --out "$runs/r50-4" --start "$runs/r50-3/last.ckpt" --size 192 --steps 1100 \
+    --lr 2.2e-4 --final-lr 0 --warmup 30 --seed 214
