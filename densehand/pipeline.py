@@ -235,14 +235,16 @@ class HandEstimator:
     ) -> tuple[list[Job], list[CropAnswer]]:
         """Two hands beside each other are a left and a right one, unless both are sure not to be."""
         jobs, answers = list(jobs), list(answers)
+        others: dict[int, Job] = {}
         for photo in {job.photo for job in jobs}:
             rows = [k for k, job in enumerate(jobs) if job.photo == photo]
             odds = [_odds(jobs[k], answers[k]) for k in rows]
             points = [jobs[k].crop.to_image(answers[k].keypoints) for k in rows]
-            turned = {rows[i]: math.copysign(PAIR - abs(odds[i]), -odds[i]) for i in other_sides(points, odds)}
-            others = [replace(jobs[k].other_side, right=right, witness="network") for k, right in turned.items()]
-            for k, job, answer in zip(turned, others, self._run(photos, others), strict=True):
-                jobs[k], answers[k] = job, answer
+            for i in other_sides(points, odds):
+                right = math.copysign(PAIR - abs(odds[i]), -odds[i])
+                others[rows[i]] = replace(jobs[rows[i]].other_side, right=right, witness="network")
+        for (k, job), answer in zip(others.items(), self._run(photos, list(others.values())), strict=True):
+            jobs[k], answers[k] = job, answer
         return jobs, answers
 
     def _score(self, job: Job, answer: CropAnswer) -> float:

@@ -125,7 +125,7 @@ def test_a_turned_look_at_a_turned_photo_says_the_same_turned(quarters: int, ref
     estimator = HandEstimator(device="cpu", refine="off")
     upright = read_image(PHOTO)
     upright = cv2.resize(upright, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)  # so that none is averaged
-    box = estimator(upright)[0].box
+    box = np.array([7.3, 19.3, 134.5, 118.6])
     crop, turned = Crop.from_box(box), np.rot90(upright, -quarters)  # clockwise
     angle = quarters * math.pi / 2
     middle = in_plane(angle) @ (np.array(crop.center) - np.array(upright.shape[1::-1]) / 2)
@@ -137,6 +137,6 @@ def test_a_turned_look_at_a_turned_photo_says_the_same_turned(quarters: int, ref
     around[:2, :2] = in_plane(angle)
     for other in others:
         np.testing.assert_allclose(other.keypoints, plain.keypoints @ in_plane(angle).T, atol=0.02)
-        np.testing.assert_allclose(other.projected, plain.projected @ in_plane(angle).T, atol=0.03)
+        np.testing.assert_allclose(other.projected, plain.projected @ in_plane(angle).T, atol=0.02)
         np.testing.assert_allclose(other.vertices, plain.vertices @ around.T, atol=3e-3)
         assert (other.right, other.hand) == pytest.approx((plain.right, plain.hand), abs=0.5)

@@ -108,7 +108,7 @@ def near(outputs, exact) -> bool:
         0 < shift.median() < 1
         and shift.flatten().quantile(0.9) < 3
         and (confidence - exact[5]).abs().median() < 0.013
-        and together > 0.995
+        and together > 0.997
         and ((mask > 0) == (exact[3] > 0)).float().mean() > 0.99
     )
 

@@ -139,8 +139,9 @@ class Detector:
         of a call."""
         image = check_image(image)
         sure = np.array([d.box for d in after if d.score >= SURE]).reshape(-1, 4)
-        wanted = self.zoom == "auto" and self._is_large(image) and not self._looks_closer(image, sure)
-        return _detections(self._look_closer(image)) if wanted else []
+        if self.zoom == "never" or not self._is_large(image) or self._looks_closer(image, sure):
+            return []
+        return _detections(self._look_closer(image))
 
     def _is_large(self, image: NDArray[np.uint8]) -> bool:
         """Whether a closer look shows more."""
@@ -148,9 +149,10 @@ class Detector:
 
     def _looks_closer(self, image: NDArray[np.uint8], sure: Float[np.ndarray, "n 4"]) -> bool:
         """Whether a call that was sure of the hands in these boxes at first looks closer."""
-        if self.zoom != "auto" or not self._is_large(image):
-            return self.zoom == "always" and self._is_large(image)
-        return bool((sure[:, 2:] - sure[:, :2]).max(initial=0.0) <= SMALL * max(image.shape[:2]))
+        if self.zoom == "never" or not self._is_large(image):
+            return False
+        largest = float((sure[:, 2:] - sure[:, :2]).max(initial=0.0))
+        return self.zoom == "always" or largest <= SMALL * max(image.shape[:2])
 
     def _look_closer(self, image: NDArray[np.uint8]) -> Candidates:
         """Candidates of the photo's parts."""

@@ -26,6 +26,8 @@ def render_crops(number: int, backgrounds: list[Picture], seed: int = 0) -> list
 
     The same seed and backgrounds give the same pictures. Raises ``InputError`` for a background that is no picture.
     """
+    if number < 1:
+        return []
     behind = None
     if backgrounds:
         side = 256
