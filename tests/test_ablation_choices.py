@@ -31,7 +31,7 @@ def test_every_head_can_be_built_and_is_another(hand, name):
     other = replace(usual, **CHOICES[name].network)
     estimate = zoo.build_model(other, hand=hand).eval()(torch.rand(1, 3, 64, 64))
     assert estimate.keypoints[-1].shape == (1, 21, 2)
-    assert len(estimate.parameters) == other.iterations + 1
+    assert len(estimate.parameters) == other.iterations + 2  # the start, and the corrector's
 
     def weights(config):
         return sum(p.numel() for p in zoo.build_model(config, hand=hand).evidence.parameters())

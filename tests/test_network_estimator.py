@@ -21,9 +21,9 @@ def test_shapes(lite, batch, size):
         estimate = lite(torch.rand(batch, 3, size, size))
     assert estimate.features.shape == (batch, 1280)
     assert estimate.heatmaps.shape == (batch, 21, 32, 32) and estimate.mask_logits.shape == (batch, 32, 32)
-    assert [k.shape for k in estimate.keypoints] == [(batch, 21, 2)] * 4
-    assert [h.shape for h in estimate.parameters] == [(batch, 63)] * 4
-    assert [y.shape for y in estimate.skeletons] == [(batch, 21, 3)] * 3
+    assert [k.shape for k in estimate.keypoints] == [(batch, 21, 2)] * 5  # heat maps, three iterations, corrector
+    assert [h.shape for h in estimate.parameters] == [(batch, 63)] * 5
+    assert [y.shape for y in estimate.skeletons] == [(batch, 21, 3)] * 4
     assert estimate.keypoint_confidence.shape == (batch, 21)
     assert estimate.side_logit.shape == estimate.hand_logit.shape == (batch,)
     assert estimate.mask_logits is estimate.stage_mask_logits[-1] and len(estimate.heatmap_logits) == 2
@@ -52,6 +52,8 @@ def test_the_2d_skeleton_lies_between_the_refined_one_and_the_heat_maps(lite):
 def test_gradient_reaches_every_weight(name):
     torch.manual_seed(0)
     model = build_model(name, DummyHand())
+    if model.regressor.corrector is not None:
+        torch.nn.init.normal_(model.regressor.corrector.last.weight, std=0.01)  # at 0 it holds back what lies beneath
     estimate = model(torch.rand(2, 3, 64, 64))
     outputs = [*estimate.heatmap_logits, *estimate.stage_mask_logits, *estimate.keypoints, *estimate.skeletons]
     outputs += [*estimate.parameters[1:], estimate.side_logit, estimate.hand_logit]

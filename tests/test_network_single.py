@@ -23,9 +23,12 @@ def test_it_regresses_as_torch_does(lite, count):
     generator = torch.Generator().manual_seed(count)
     features = torch.rand(count, lite.evidence.trunk.width, generator=generator)
     keypoints = torch.rand(count, 21, 2, generator=generator) * 2 - 1
+    confidence = torch.rand(count, 21, generator=generator)
     with torch.no_grad():
         assert lite.single.takes(features)
-        fast, plain = lite.single(features, keypoints), lite.regressor(lite.hand, features, keypoints)
+        fast = lite.single(features, keypoints, confidence)
+        plain = lite.regressor(lite.hand, features, keypoints, confidence)
+    assert len(plain[0]) == lite.config.iterations + 2  # the corrector's step is among them
     for mine, theirs in zip(fast, plain, strict=True):
         assert len(mine) == len(theirs)
         for a, b in zip(mine, theirs, strict=True):

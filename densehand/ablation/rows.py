@@ -68,8 +68,8 @@ class NoRefiner(nn.Module):
 
 
 def take_refiner_out(network: DHPE) -> DHPE:
-    """The same network with f_Ref taken out (changed in place)."""
-    network.regressor.f_ref = NoRefiner()  # type: ignore[assignment]
+    """The same network with f_Ref, and the corrector, which refines too, taken out (changed in place)."""
+    network.regressor.f_ref, network.regressor.corrector = NoRefiner(), None  # type: ignore[assignment]
     return network
 
 

@@ -18,6 +18,7 @@ class DHPEConfig:
     heatmap_activation: Literal["softmax", "linear"] = "softmax"
     iterations: int = 3  # of f_E3D and f_Ref
     dropout: float = 0.0  # on F, in training
+    corrector: int = 512  # width of the step after the iterations (network/corrector.py); 0: none, as in the paper
     input_size: int = 224  # pixels; any multiple of 32 runs, this is what packaged weights were finished at
     storage: Literal["fp16", "int8"] = "fp16"  # of the packaged weights
 
@@ -36,6 +37,7 @@ CONFIGS: dict[str, DHPEConfig] = {
             head_kernel=7,
             shared_trunk=False,
             heatmap_activation="linear",
+            corrector=0,
             storage="int8",
         ),
     )

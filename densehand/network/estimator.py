@@ -31,16 +31,16 @@ class Estimate:
     heatmap_logits: list[Float[Tensor, "b 21 32 32"]]  # by stage, for supervision; raw maps where linear
     mask_logits: Float[Tensor, "b 32 32"]  # foreground, last stage
     stage_mask_logits: list[Float[Tensor, "b 32 32"]]  # by stage
-    keypoints: list[Float[Tensor, "b 21 2"]]  # j0 (heat maps) … j3 (refined), crop units
-    parameters: list[Float[Tensor, "b 63"]]  # h0 … h3
-    skeletons: list[Float[Tensor, "b 21 3"]]  # y1 … y3, crop units
+    keypoints: list[Float[Tensor, "b 21 2"]]  # j0 (heat maps) … j3 (refined), then the corrector's; crop units
+    parameters: list[Float[Tensor, "b 63"]]  # h0 … h3, then the corrector's
+    skeletons: list[Float[Tensor, "b 21 3"]]  # y1 … y3, then the corrector's; crop units
     keypoint_confidence: Float[Tensor, "b 21"]  # in [0, 1]
     side_logit: Float[Tensor, " b"]  # > 0: the crop shows a right hand
     hand_logit: Float[Tensor, " b"]  # > 0: the crop shows a hand at all
 
     @property
     def keypoints_2d(self) -> Float[Tensor, "b 21 2"]:
-        """The 2D skeleton to go by, crop units: the last refined one, j3, and the heat maps' j0, whose errors partly
+        """The 2D skeleton to go by, crop units: the last refined one and the heat maps' j0, whose errors partly
         cancel, j0 as far as it is sure (tools/measure_looks.py)."""
         return torch.lerp(self.keypoints[-1], self.keypoints[0], HEATMAPS_SAY * self.keypoint_confidence[..., None])
 
@@ -83,7 +83,7 @@ class DHPE(nn.Module):
         self.engine: GraphEngine | None = None  # runs the evidence of pictures that it takes; `load_model` sets it
         self.single: SingleRegressor | None = None  # regresses few hands on a CPU; `load_model` sets it
         width = self.evidence.trunk.width
-        self.regressor = MeshRegressor(width, config.iterations, config.dropout)
+        self.regressor = MeshRegressor(width, config.iterations, config.dropout, config.corrector)
         self.side_head = nn.Linear(width, 1)
         self.hand_head = nn.Linear(width, 1)
         for head in (self.side_head, self.hand_head):
@@ -99,7 +99,8 @@ class DHPE(nn.Module):
         self._check(images)
         evidence = self._see(images)
         with torch.autocast(images.device.type, enabled=False):  # radians and crop units need float32
-            keypoints, parameters, skeletons = self._regress(evidence.features, evidence.keypoints)
+            found = self._regress(evidence.features, evidence.keypoints, evidence.confidence)
+            keypoints, parameters, skeletons = found
             side_logit = self.side_head(evidence.features)[:, 0]
             hand_logit = self.hand_head(evidence.features)[:, 0]
         return Estimate(
@@ -123,12 +124,14 @@ class DHPE(nn.Module):
         return Evidence(features, [logits], [mask], heatmaps, keypoints, confidence)
 
     def _regress(
-        self, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"]
+        self, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"], confidence: Float[Tensor, "b 21"]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """All iterates, see `MeshRegressor.forward`."""
         if self.single is None or self.training or not self.single.takes(features):
-            found: tuple[list[Tensor], list[Tensor], list[Tensor]] = self.regressor(self.hand, features, keypoints)
+            found: tuple[list[Tensor], list[Tensor], list[Tensor]]
+            found = self.regressor(self.hand, features, keypoints, confidence)
             return found
-        return self.single(features, keypoints)
+        return self.single(features, keypoints, confidence)
 
     def mesh(self, h: Estimate | Float[Tensor, "*b 63"]) -> tuple[Float[Tensor, "*b V 3"], Float[Tensor, "*b 21 3"]]:
         """Vertices and keypoints of h (of an estimate: its last h), both in crop units."""

@@ -4,7 +4,8 @@
     y(t+1) = skeleton of decode(h(t+1))               crop units
     j(t+1) = f_Ref(F, h(t+1), y(t+1), j(t))           one fully connected layer, D + 63 + 63 + 42 → 42
 
-The same two layers serve every iteration. All inputs are in crop units (crop centre 0, edges ±1).
+The same two layers serve every iteration; a corrector (`network/corrector.py`), where there is one, takes one more
+step. All inputs are in crop units (crop centre 0, edges ±1).
 """
 
 import math
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from densehand.camera import in_plane
 from densehand.hand.model import turned_in_plane
+from densehand.network.corrector import Corrector, corrector_inputs
 
 NUM_PARAMETERS = 63
 POSE, SHAPE, ROTATION, SCALE, TRANSLATION = slice(0, 45), slice(45, 55), slice(55, 59), 59, slice(60, 63)
@@ -112,14 +114,15 @@ def skeleton_in_crop(hand: Skeleton, h: Float[Tensor, "*b 63"]) -> Float[Tensor,
 
 
 class MeshRegressor(nn.Module):
-    """f_E3D and f_Ref. ``features_width`` is D (2048 for ResNet-50, 1280 for EfficientNet-lite0).
+    """f_E3D and f_Ref. ``features_width`` is D (2048 for ResNet-50, 1280 for EfficientNet-lite0); ``corrector`` the
+    width of the corrector after them, 0 for none.
 
     At the start both layers are nearly zero on everything (HMR's small gain) and f_Ref is the identity on j, so that
     training begins at the mean hand and the heat maps' skeleton. (Our reading: the paper does not give its
     initialisation.)
     """
 
-    def __init__(self, features_width: int, iterations: int = 3, dropout: float = 0.0):
+    def __init__(self, features_width: int, iterations: int = 3, dropout: float = 0.0, corrector: int = 0):
         super().__init__()
         self.iterations = iterations
         self.dropout = nn.Dropout(dropout)
@@ -130,6 +133,7 @@ class MeshRegressor(nn.Module):
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
             self.f_ref.weight[:, -42:] += torch.eye(42)
+        self.corrector = Corrector(features_width, corrector) if corrector else None
 
     def initial_parameters(self, hand: Skeleton, like: Float[Tensor, "b d"]) -> Float[Tensor, "b 63"]:
         """h(0): zeros, except the pose, which is the hand model's mean."""
@@ -138,9 +142,16 @@ class MeshRegressor(nn.Module):
         return h.expand(like.shape[0], 63)
 
     def forward(
-        self, hand: Skeleton, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"]
+        self,
+        hand: Skeleton,
+        features: Float[Tensor, "b d"],
+        keypoints: Float[Tensor, "b 21 2"],
+        confidence: Float[Tensor, "b 21"] | None = None,
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """All iterates: keypoints j0…jT (b 21 2), parameters h0…hT (b 63), skeletons y1…yT (b 21 3)."""
+        """All iterates: keypoints j0…jT (b 21 2), parameters h0…hT (b 63), skeletons y1…yT (b 21 3).
+
+        The corrector's step, which asks for the keypoints' confidence, counts as one more.
+        """
         features = self.dropout(features)
         j, h = keypoints, self.initial_parameters(hand, features)
         all_j, all_h, all_y = [j], [h], []
@@ -151,4 +162,11 @@ class MeshRegressor(nn.Module):
             all_j.append(j)
             all_h.append(h)
             all_y.append(y)
+        if self.corrector is not None:
+            if confidence is None:
+                raise ValueError("a regressor with a corrector needs the keypoints' confidence")
+            change, shift = self.corrector(corrector_inputs(features, confidence, keypoints, j, h, y))
+            all_j.append(j + shift)
+            all_h.append(h + change)
+            all_y.append(skeleton_in_crop(hand, h + change))
         return all_j, all_h, all_y

@@ -1,4 +1,4 @@
-"""f_E3D and f_Ref for a few hands on a CPU, in numpy: the iterations of `network/mesh.py` in an eighth of the time.
+"""f_E3D, f_Ref and the corrector for a few hands on a CPU, in numpy: `network/mesh.py` in an eighth of the time.
 
 With one hand torch spends its time on being called, some hundred times an iteration. What the features add to each
 layer is the same in every iteration and computed once.
@@ -16,6 +16,7 @@ from torch import Tensor
 from densehand.hand.model import HandModel
 from densehand.hand.numpy_rotations import matrices, matrix_of, quaternions
 from densehand.hand.vector_skeleton import FEW, skeleton_of
+from densehand.network.corrector import CUT, Corrector
 from densehand.network.engine import Shortcut
 from densehand.network.mesh import (
     NUM_PARAMETERS,
@@ -76,7 +77,7 @@ def encode_one(placed: Placed) -> Float64[np.ndarray, "63"]:
 
 
 class SingleRegressor(Shortcut):
-    """A regressor's two layers, as they are now, and the skeleton of its hand model."""
+    """A regressor's layers, as they are now, and the skeleton of its hand model."""
 
     def __init__(self, regressor: MeshRegressor, hand: HandModel) -> None:
         self.hand, self.iterations = hand, regressor.iterations
@@ -86,19 +87,18 @@ class SingleRegressor(Shortcut):
         self.seen = np.ascontiguousarray(np.concatenate([weight[:, :width] for weight, _ in layers]))
         self.bias = np.concatenate([bias for _, bias in layers])
         self.f_e3d, self.f_ref = (weight[:, width:].astype(np.float64) for weight, _ in layers)
+        self.corrector = None if regressor.corrector is None else SingleCorrector(regressor.corrector)
 
     def takes(self, features: Tensor) -> bool:
         """Whether these are few enough features on the CPU, in float32 and without gradients."""
         return self.suits(features) and 0 < len(features) <= FEW
 
     def __call__(
-        self, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"]
+        self, features: Float[Tensor, "b d"], keypoints: Float[Tensor, "b 21 2"], confidence: Float[Tensor, "b 21"]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """What `MeshRegressor.forward` gives."""
-        rows = [
-            self._regress(self.seen @ one + self.bias, start)
-            for one, start in zip(features.numpy(), keypoints.numpy(), strict=True)
-        ]
+        given = zip(features.numpy(), keypoints.numpy(), confidence.numpy(), strict=True)
+        rows = [self._regress(*one) for one in given]
         # hand by hand, iterates of one kind → one iterate a tensor
         all_j, all_h, all_y = (
             [torch.from_numpy(np.array(one, np.float32)) for one in zip(*column, strict=True)]
@@ -106,20 +106,63 @@ class SingleRegressor(Shortcut):
         )
         return all_j, all_h, all_y
 
-    def _regress(self, seen: Float[np.ndarray, "105"], start: Float[np.ndarray, "21 2"]) -> tuple[list, list, list]:
-        """All iterates of one hand; seen: what the features add to the two layers."""
-        skeleton = skeleton_of(self.hand)
+    def _regress(
+        self, features: Float[np.ndarray, " d"], start: Float[np.ndarray, "21 2"], sure: Float[np.ndarray, "21"]
+    ) -> tuple[list, list, list]:
+        """All iterates of one hand."""
+        seen = self.seen @ features + self.bias  # what the features add to the two layers
         h = np.zeros(NUM_PARAMETERS)
         h[POSE] = self.hand.mean_pose.numpy()
         j = start.astype(np.float64)
         all_j, all_h, all_y = [j], [h], []
         for _ in range(self.iterations):
             h = h + seen[:63] + self.f_e3d @ np.concatenate([j.ravel(), h])
-            pose, shape, turn, scale, translation = decode_one(h)
-            points, _, _ = skeleton.place(matrices(pose), shape, turn, scale)
-            y = points + translation
+            y = self._skeleton(h)
             j = (seen[63:] + self.f_ref @ np.concatenate([h, y.ravel(), j.ravel()])).reshape(21, 2)
             all_j.append(j)
             all_h.append(h)
             all_y.append(y)
+        if self.corrector is not None:
+            change, shift = self.corrector(features, sure, start, j, h, y)
+            all_j.append(j + shift)
+            all_h.append(h + change)
+            all_y.append(self._skeleton(h + change))
         return all_j, all_h, all_y
+
+    def _skeleton(self, h: Float64[np.ndarray, "63"]) -> Float64[np.ndarray, "21 3"]:
+        """`mesh.skeleton_in_crop` of one hand."""
+        pose, shape, turn, scale, translation = decode_one(h)
+        points, _, _ = skeleton_of(self.hand).place(matrices(pose), shape, turn, scale)
+        return points + translation
+
+
+class SingleCorrector:
+    """`network/corrector.py` of one hand, with the weights it has now; float32."""
+
+    def __init__(self, corrector: Corrector) -> None:
+        self.centre, self.scale = corrector.centre.numpy().copy(), 1 / corrector.spread.numpy()
+        layers = (*corrector.hidden, corrector.last)
+        self.layers = [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in layers]
+
+    def __call__(
+        self,
+        features: Float[np.ndarray, " d"],
+        sure: Float[np.ndarray, "21"],
+        first: Float[np.ndarray, "21 2"],
+        j: Float64[np.ndarray, "21 2"],
+        h: Float64[np.ndarray, "63"],
+        y: Float64[np.ndarray, "21 3"],
+    ) -> tuple[Float[np.ndarray, "63"], Float[np.ndarray, "21 2"]]:
+        """What to add to h and to j."""
+        place = y[:, :2]
+        refined, heat = j - place, first - place
+        skeletons = np.concatenate((place, refined, heat, sure[:, None] * refined, sure[:, None] * heat))
+        inputs = np.concatenate((features, h, skeletons.ravel(), sure)).astype(np.float32)
+        x = np.minimum(np.maximum((inputs - self.centre) * self.scale, -CUT), CUT)
+        for weight, bias in self.layers[:-1]:
+            x = weight @ x + bias
+            with np.errstate(over="ignore"):
+                x = x / (1 + np.exp(-x))
+        weight, bias = self.layers[-1]
+        step = weight @ x + bias
+        return step[:63], step[63:].reshape(21, 2)

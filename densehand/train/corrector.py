@@ -1,0 +1,173 @@
+"""Train the corrector (`network/corrector.py`) of a network that is otherwise done: what it sees is gathered once.
+
+Everything beneath the corrector stands still, so that a crop's features, keypoints and mesh are the same each time:
+`gather` keeps them, with the labels, and `fit` goes over them as often as it wants at the price of two small layers and
+a skeleton. Rendered hands of seeds that training had not drawn show the errors of hands never seen, with true labels;
+photos, whose hands the network has been trained on, hold it to what photos look like.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from densehand import losses
+from densehand.data.augment import augment
+from densehand.data.augmentation import Augmentation
+from densehand.data.records import Records, TrainingBatch
+from densehand.errors import InputError
+from densehand.hand.model import HandModel
+from densehand.network.corrector import Corrector, corrector_inputs
+from densehand.network.estimator import DHPE
+from densehand.network.mesh import decode, place, skeleton_in_crop
+from densehand.train.config import LossWeights
+
+# crops as prediction cuts them, upright and of about 0.9 of the house's, as badly as a detector's boxes can be
+CROPS = Augmentation(
+    upright=0.9, rotation=15.0, any_rotation=0.03, zoom=(0.78, 1.05), shift=0.06, flip=0.0, blur=0.35, occluder=0.2,
+    backdrop=0.3,
+)  # fmt: skip
+LOT = 16  # crops in one pass of the network
+
+
+@dataclass
+class Gathered:
+    """What a network's layers beneath the corrector say of n crops, and the crops' labels (crop units, right hands)."""
+
+    features: Float[Tensor, "n d"]
+    confidence: Float[Tensor, "n 21"]
+    first: Float[Tensor, "n 21 2"]  # j0, of the heat maps
+    j: Float[Tensor, "n 21 2"]  # of the last iteration …
+    h: Float[Tensor, "n 63"]
+    keypoints: Float[Tensor, "n 21 2"]  # … and the labels
+    keypoint_weight: Float[Tensor, "n 21"]
+    skeleton: Float[Tensor, "n 21 3"]
+    pose: Float[Tensor, "n 45"]
+    shape: Float[Tensor, "n 10"]
+    rotation: Float[Tensor, "n 4"]
+    trust: Float[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.h)
+
+    def __getitem__(self, rows: Tensor | slice) -> Gathered:
+        return Gathered(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @staticmethod
+    def join(parts: list[Gathered]) -> Gathered:
+        return Gathered(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Gathered)})
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How `fit` goes: steps of `batch` crops, Adam at `lr` falling to nothing along a cosine, `warmup` steps to it."""
+
+    steps: int = 8000
+    batch: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 100
+    dropout: float = 0.2
+    seed: int = 0
+
+
+@torch.no_grad()
+def gather(
+    network: DHPE, records: Records, rows: Tensor, generator: Generator, backgrounds: Tensor | None = None
+) -> Gathered:
+    """What the network says of new crops of these rows of the records, and their labels.
+
+    backgrounds: what some of them, real hands of known outline, are put before.
+    """
+    size = network.config.input_size
+    batch = augment(network.hand, records, rows, size, CROPS, generator, backgrounds)
+    return see(network, batch)
+
+
+@torch.no_grad()
+def see(network: DHPE, batch: TrainingBatch) -> Gathered:
+    """What the network says of a batch's crops, 8-bit ones as a photo's are, beneath its corrector."""
+    last = network.config.iterations
+    said: dict[str, list[Tensor]] = {name: [] for name in ("features", "confidence", "first", "j", "h")}
+    for part in batch.images.split(LOT):
+        estimate = network((part * 255).round() / 255)
+        said["features"].append(estimate.features)
+        said["confidence"].append(estimate.keypoint_confidence)
+        said["first"].append(estimate.keypoints[0])
+        said["j"].append(estimate.keypoints[last])
+        said["h"].append(estimate.parameters[last])
+    labels = {f.name: getattr(batch, f.name) for f in fields(Gathered) if f.name not in said}
+    return Gathered(**{name: torch.cat(parts) for name, parts in said.items()}, **labels)
+
+
+def inputs_of(hand: HandModel, seen: Gathered) -> Float[Tensor, "n i"]:
+    """The corrector's inputs."""
+    parts = seen.h.split(512)
+    skeletons = torch.cat([skeleton_in_crop(hand, part) for part in parts])
+    return corrector_inputs(seen.features, seen.confidence, seen.first, seen.j, seen.h, skeletons)
+
+
+def corrector_loss(
+    hand: HandModel, h: Float[Tensor, "b 63"], j: Float[Tensor, "b 21 2"], labels: Gathered, w: LossWeights
+) -> Tensor:
+    """Training's own terms of mesh and 2D skeleton (`train/module.py`), of the corrector's answers."""
+    found = decode(h)
+    y = place(found, hand.skeleton(found.pose, found.shape, found.rotation))
+    seen = labels.keypoints, labels.keypoint_weight
+    terms = (
+        w.articulation * losses.articulation(y, labels.skeleton, w.robust) * labels.trust
+        + w.projection * losses.keypoints_2d(y[..., :2], *seen, w.robust)
+        + w.refiner * losses.keypoints_2d(j, *seen, w.robust)
+        + w.pose * losses.penalty((found.pose - labels.pose).unflatten(-1, (15, 3)), w.robust).mean(-1) * labels.trust
+        + w.shape_prior * (found.shape - labels.shape * labels.trust[:, None]).square().mean(-1)
+        + w.rotation * losses.rotation_distance(found.rotation, labels.rotation, w.robust) * labels.trust
+    )
+    return terms.mean()
+
+
+def fit(
+    corrector: Corrector,
+    hand: HandModel,
+    sets: Iterable[tuple[float, Gathered]],
+    options: FitOptions | None = None,
+    weights: LossWeights | None = None,
+) -> Iterator[tuple[int, float]]:
+    """Train a corrector in place; gives (step, loss) after every hundredth step.
+
+    sets: how often each set's crops are drawn against the others', and the crops.
+
+    Raises InputError where there is nothing to learn from.
+    """
+    options, weights = options or FitOptions(), weights or LossWeights()
+    given = [(share, part) for share, part in sets if share and len(part)]
+    if not given:
+        raise InputError("no crops to train a corrector on; gather some first")
+    seen = Gathered.join([part for _, part in given])
+    odds = torch.cat([torch.full((len(part),), share / len(part)) for share, part in given])
+    inputs = inputs_of(hand, seen)
+    drawn = torch.Generator().manual_seed(options.seed)
+    corrector.standardise(inputs[torch.multinomial(odds, min(len(odds), 20_000), True, generator=drawn)])
+    optimiser = torch.optim.AdamW(corrector.parameters(), options.lr, weight_decay=options.weight_decay)
+    corrector.train()
+    corrector.dropout.p = options.dropout
+    torch.manual_seed(options.seed)  # of dropout
+    for step in range(options.steps):
+        rate = min(1.0, (step + 1) / options.warmup) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+        for group in optimiser.param_groups:
+            group["lr"] = options.lr * rate
+        rows = torch.multinomial(odds, options.batch, True, generator=drawn)
+        labels = seen[rows]
+        change, shift = corrector(inputs[rows])
+        loss = corrector_loss(hand, labels.h + change, labels.j + shift, labels, weights)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % 100 == 99:
+            yield step + 1, float(loss.detach())
+    corrector.eval()
+    corrector.dropout.p = 0.0

@@ -1,0 +1,173 @@
+"""Train the corrector of a network that is otherwise done (densehand/train/corrector.py, docs/network.md).
+
+    python tools/train_corrector.py gather --photos PHOTOS --backgrounds BACKGROUNDS --fits FITS --model WEIGHTS \
+        --rendered 11328 --seed 770001 --out seen-1.safetensors
+    python tools/train_corrector.py gather … --passes 2 --seed 770009 --out seen-photos.safetensors
+    python tools/train_corrector.py fit --model WEIGHTS --rendered seen-1.safetensors --real seen-photos.safetensors \
+        --held-back seen-held.safetensors --out runs/lite-28/weights.safetensors
+
+`gather` shows the network crops of rendered hands (`--rendered` of them, five crops each), of the training photos (all,
+`--passes` times) or of the held-back ones (`--held-back`), and keeps what it says of them. One core gathers 60 crops a
+second; several `gather` with other seeds may run side by side. `fit` prints errors on the last 6,400 rendered crops,
+which it does not train on, and on the held-back photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from densehand.camera import ERROR_CROP, SHOWN
+from densehand.data.records import Records
+from densehand.errors import DensehandError, InputError
+from densehand.files import write_atomically
+from densehand.hand.fit import aligned_error
+from densehand.network.corrector import Corrector
+from densehand.network.estimator import DHPE
+from densehand.network.mesh import decode, skeleton_in_crop
+from densehand.network.zoo import open_model, save_weights
+from densehand.synth.config import SynthConfig
+from densehand.synth.sampler import Synthesizer
+from densehand.train.corrector import FitOptions, Gathered, fit, gather, inputs_of
+from densehand.train.stream import load_backgrounds, load_records, pool_size
+
+CHUNK, LOOKS, TESTED = 64, 5, 6400  # hands rendered at a time; crops of each; crops that are not trained on
+SYNTHESIS = SynthConfig(object_share=0.4, occluder_share=0.25, other_before=0.1, phone_share=0.25, upright_share=0.75)
+LABELS = {"keypoints", "keypoint_weight", "skeleton", "pose", "shape", "rotation", "trust"}
+
+
+def keep(seen: Gathered, path: Path) -> None:
+    """Write what was gathered: what the network says in half precision, labels in single."""
+    tensors = {name: (v if name in LABELS else v.half()).contiguous() for name, v in vars(seen).items()}
+    with write_atomically(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def read(paths: list[Path]) -> Gathered:
+    """What `keep` wrote, one file after another. Raises InputError where one is none of these."""
+    parts = []
+    for path in paths:
+        try:
+            stored = load_file(path)
+            parts.append(Gathered(**{field.name: stored[field.name].float() for field in fields(Gathered)}))
+        except Exception as error:
+            raise InputError(f"{path}: nothing gathered that can be read ({error}); gather it anew") from error
+    return Gathered.join(parts)
+
+
+def run_gather(options: argparse.Namespace) -> None:
+    """Errors: InputError where data cannot be used."""
+    network = open_model(options.model)
+    hand, generator = network.hand, torch.Generator().manual_seed(options.seed)
+    backgrounds = load_backgrounds(options.backgrounds)
+    split = "held-back" if options.held_back else "train"
+    photos = load_records(options.photos, hand, options.fits, split)
+    parts: list[Gathered] = []
+
+    def look(records: Records, rows: torch.Tensor, before: torch.Tensor | None = None) -> None:
+        parts.append(gather(network, records, rows, generator, before))
+        print(f"\r{sum(map(len, parts))} crops", end="", flush=True)
+
+    if options.rendered:
+        size, poses = pool_size(network.config.input_size), photos.pose[photos.trust > 0.5]
+        maker = Synthesizer(hand, backgrounds, "cpu", size, poses=poses, config=SYNTHESIS)
+        for _ in range(0, options.rendered, CHUNK):
+            made = maker.records(CHUNK, generator)
+            for _ in range(LOOKS):
+                look(made, torch.arange(CHUNK))
+    else:
+        for _ in range(options.passes):
+            for rows in torch.arange(len(photos)).split(CHUNK):
+                look(photos, rows, backgrounds)
+    print()
+    keep(Gathered.join(parts), options.out)
+
+
+@torch.no_grad()
+def errors(network: DHPE, corrector: Corrector | None, seen: Gathered) -> dict[str, float]:
+    """Mean 2D errors of mesh and 2D skeleton (px of a 224-px crop, of trusted hands) and PA-MPJPE (mm)."""
+    hand = network.hand
+    seen = seen[seen.trust > 0.5]
+    h, j = seen.h, seen.j
+    if corrector is not None:
+        change, shift = corrector(inputs_of(hand, seen))
+        h, j = h + change, j + shift
+    weight = seen.keypoint_weight / seen.keypoint_weight.sum()
+
+    def pixels(points: torch.Tensor) -> float:
+        return float(((points - seen.keypoints).norm(dim=-1) * weight).sum()) * ERROR_CROP / 2 * SHOWN
+
+    mesh = torch.cat([skeleton_in_crop(hand, part) for part in h.split(512)])
+    found = decode(h)
+    joints, true = (hand.skeleton(m.pose, m.shape, m.rotation) for m in (found, seen))
+    return {
+        "mesh_px": pixels(mesh[..., :2]),
+        "j_px": pixels(j),
+        "pa_mm": float(aligned_error(joints, true).mean()) * 1000,
+    }
+
+
+def run_fit(options: argparse.Namespace) -> None:
+    """Errors: InputError where files cannot be used or the model has no corrector."""
+    network = open_model(str(options.model), fuse=False)
+    corrector = network.regressor.corrector
+    if corrector is None:
+        raise InputError(f"{options.model}: this model has no corrector; give a dhpe-lite or dhpe-r50")
+    rendered = read(options.rendered)
+    tests = {"rendered": rendered[-TESTED:]}
+    if options.held_back:
+        tests["held-back"] = read([options.held_back])
+    for name, test in tests.items():
+        print(f"{name:10} before {words(errors(network, None, test))}", flush=True)
+    sets = [(1 - options.real_share, rendered[:-TESTED])]
+    if options.real:
+        sets.append((options.real_share, read(options.real)))
+    how = FitOptions(steps=options.steps, seed=options.seed)
+    for step, loss in fit(corrector, network.hand, sets, how):
+        if step % 2000 and step != options.steps:
+            continue
+        corrector.eval()
+        for name, test in tests.items():
+            print(f"{name:10} {step:6} loss {loss:.4f} {words(errors(network, corrector, test))}", flush=True)
+        corrector.train()
+    save_weights(network, options.out, storage="fp16", card={"input_size": network.config.input_size})
+
+
+def words(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    modes = parser.add_subparsers(dest="mode", required=True)
+    gathers, fits = modes.add_parser("gather"), modes.add_parser("fit")
+    for mode in (gathers, fits):
+        mode.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
+        mode.add_argument("--out", type=Path, required=True)
+        mode.add_argument("--seed", type=int, default=0)
+    gathers.add_argument("--photos", type=Path, required=True, help="folder with labels.jsonl and crops/")
+    gathers.add_argument("--backgrounds", type=Path, required=True, help="folder of hand-free photos")
+    gathers.add_argument("--fits", default="", help="the photos' labels")
+    gathers.add_argument("--rendered", type=int, default=0, help="rendered hands; 0: photos")
+    gathers.add_argument("--passes", type=int, default=1, help="crops of each photo")
+    gathers.add_argument("--held-back", action="store_true", help="the held-back photos in place of training's")
+    fits.add_argument("--rendered", type=Path, nargs="+", required=True, help="what was gathered of rendered hands")
+    fits.add_argument("--real", type=Path, nargs="*", default=[], help="what was gathered of training photos")
+    fits.add_argument("--held-back", type=Path, help="what was gathered of held-back photos, to measure with")
+    fits.add_argument("--real-share", type=float, default=0.3, help="share of training photos among the crops")
+    fits.add_argument("--steps", type=int, default=FitOptions.steps)
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    try:
+        (run_gather if options.mode == "gather" else run_fit)(options)
+    except DensehandError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
