@@ -20,6 +20,7 @@ from densehand.evaluation import calibrating, scores
 from densehand.evaluation.scores import Looks
 from densehand.metrics import auroc, brier_score, expected_calibration_error, false_alarms, reliability
 from densehand.network.calibration import Calibration, logit
+from densehand.network.config import CONFIGS
 from densehand.network.zoo import build_model, card_beside, load_model, save_weights
 from densehand.photo import HandBox
 from densehand.pipeline import HandEstimator
@@ -117,7 +118,7 @@ def test_calibrations_that_are_none(record):
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(3)
-    model = build_model("dhpe-lite").eval()
+    model = build_model(dataclasses.replace(CONFIGS["dhpe-lite"], corrector=0)).eval()
     for head in (model.side_head, model.hand_head):
         torch.nn.init.normal_(head.weight, std=0.3)
     return model

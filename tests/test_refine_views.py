@@ -192,7 +192,7 @@ def test_the_same_picture_twice_is_the_picture_once():
 
 def test_views_have_one_prior_between_them():
     _, _, hands = looked_at(6, 3)
-    given = refine_views(open_hand(), hands, weights=FastWeights(prior=1 / 3))
+    given = refine_views(open_hand(), hands, weights=FastWeights(prior=FastWeights.prior / 3))
     for mine, theirs in zip(refine_views(open_hand(), hands), given, strict=True):
         np.testing.assert_array_equal(mine.joints_3d, theirs.joints_3d)
     frames = refine_views(open_hand(), hands, "frames", weights=FastWeights())

@@ -18,7 +18,7 @@ from densehand.network.evidence import Evidence, EvidenceNet
 from densehand.network.mesh import MeshRegressor, decode, place
 from densehand.network.single import SingleRegressor
 
-HEATMAPS_SAY = 0.5
+HEATMAPS_SAY = 0.25
 """Share of a keypoint of full confidence that its heat map has in `Estimate.keypoints_2d`."""
 
 

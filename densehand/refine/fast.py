@@ -34,7 +34,7 @@ class FastWeights:
 
     pixel: float = 0.05  # s, crop units: error of a keypoint of confidence 1
     robust: float = 4.0  # r: beyond r·s a keypoint's pull fades
-    prior: float = 1.0  # times Σ⁻¹
+    prior: float = 4.0  # times Σ⁻¹
 
 
 @torch.no_grad()

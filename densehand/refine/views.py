@@ -72,7 +72,7 @@ def refine_views(
     confidence = torch.from_numpy(np.stack([hand.evidence_weight for hand in hands])).double()
     h = torch.cat([_encoded(hand, crop) for hand, crop in pairs])
     # views of one pose share what is wrong with their estimates: together they are one prior, not several
-    weights = weights or FastWeights(prior=1 / len(hands) if mode == VIEWS else 1.0)
+    weights = weights or FastWeights(prior=FastWeights.prior / (len(hands) if mode == VIEWS else 1))
     if cameras is None:
         problem = FastProblem(model, h, keypoints, confidence, weights)
     else:
