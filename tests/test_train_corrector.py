@@ -2,15 +2,18 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from photo_folder import make_photo_folder
 from tool_loader import load_tool
 
 from densehand.errors import InputError
+from densehand.export import write_picture
 from densehand.hand.model import HandModel
 from densehand.network.corrector import Corrector
 from densehand.network.mesh import decode, skeleton_in_crop
-from densehand.network.zoo import build_model
+from densehand.network.zoo import CORRECTOR, build_model, open_model
 from densehand.synth import Synthesizer
 from densehand.train.corrector import FitOptions, Gathered, fit, gather, inputs_of
 
@@ -107,3 +110,28 @@ def test_the_tool_keeps_and_reads_what_was_gathered(case: Gathered, tmp_path) ->
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="gather it anew"):
         tool.read([path])
+
+
+def test_the_tool_from_photos_to_weights(tmp_path, monkeypatch, capsys) -> None:
+    photos = make_photo_folder(tmp_path / "photos", 8)
+    backgrounds = tmp_path / "backgrounds"
+    backgrounds.mkdir()
+    write_picture(backgrounds / "wall.png", np.full((64, 64, 3), 90, np.uint8))
+    for name, value in {"TESTED": 8, "CHUNK": 8, "LOOKS": 2}.items():
+        monkeypatch.setattr(tool, name, value)
+    files = {"real": ["--passes", "2"], "rendered": ["--rendered", "16"]}
+    common = ["--photos", str(photos), "--backgrounds", str(backgrounds), "--fits", str(tmp_path / "fits.npz")]
+    for name, what in files.items():
+        path = tmp_path / f"{name}.safetensors"
+        monkeypatch.setattr("sys.argv", ["train_corrector", "gather", *common, *what, "--out", str(path)])
+        tool.main()
+    seen = tool.read([tmp_path / "rendered.safetensors"])
+    assert len(seen) == 32 and (seen.trust == 1).all()
+    out = tmp_path / "weights.safetensors"
+    given = ["--rendered", str(tmp_path / "rendered.safetensors"), "--real", str(tmp_path / "real.safetensors")]
+    monkeypatch.setattr("sys.argv", ["train_corrector", "fit", *given, "--steps", "2", "--out", str(out)])
+    tool.main()
+    assert "rendered        2 loss" in capsys.readouterr().out
+    before, after = (open_model(name, fuse=False).state_dict() for name in ("dhpe-lite", str(out)))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith(CORRECTOR) for name in moved)

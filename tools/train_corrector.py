@@ -115,9 +115,11 @@ def errors(network: DHPE, corrector: Corrector | None, seen: Gathered) -> dict[s
 def run_fit(options: argparse.Namespace) -> None:
     """Errors: InputError where files cannot be used or the model has no corrector."""
     network = open_model(str(options.model), fuse=False)
-    corrector = network.regressor.corrector
-    if corrector is None:
+    if network.regressor.corrector is None:
         raise InputError(f"{options.model}: this model has no corrector; give a dhpe-lite or dhpe-r50")
+    torch.manual_seed(options.seed)
+    corrector = Corrector(network.evidence.trunk.width, network.config.corrector)  # anew, also where there was one
+    network.regressor.corrector = corrector
     rendered = read(options.rendered)
     tests = {"rendered": rendered[-TESTED:]}
     if options.held_back:

@@ -137,7 +137,7 @@ def fit(
     options: FitOptions | None = None,
     weights: LossWeights | None = None,
 ) -> Iterator[tuple[int, float]]:
-    """Train a corrector in place; gives (step, loss) after every hundredth step.
+    """Train a corrector in place; gives (step, loss) after every hundredth step and the last.
 
     sets: how often each set's crops are drawn against the others', and the crops.
 
@@ -167,7 +167,7 @@ def fit(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        if step % 100 == 99:
+        if step % 100 == 99 or step + 1 == options.steps:
             yield step + 1, float(loss.detach())
     corrector.eval()
     corrector.dropout.p = 0.0
