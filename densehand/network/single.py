@@ -6,6 +6,7 @@ layer is the same in every iteration and computed once.
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from densehand.hand.model import HandModel
 from densehand.hand.numpy_rotations import matrices, matrix_of, quaternions
 from densehand.hand.vector_skeleton import FEW, skeleton_of
-from densehand.network.corrector import CUT, Corrector
+from densehand.network.corrector import corrector_inputs
 from densehand.network.engine import Shortcut
 from densehand.network.mesh import (
     NUM_PARAMETERS,
@@ -87,7 +88,7 @@ class SingleRegressor(Shortcut):
         self.seen = np.ascontiguousarray(np.concatenate([weight[:, :width] for weight, _ in layers]))
         self.bias = np.concatenate([bias for _, bias in layers])
         self.f_e3d, self.f_ref = (weight[:, width:].astype(np.float64) for weight, _ in layers)
-        self.corrector = None if regressor.corrector is None else SingleCorrector(regressor.corrector)
+        self.corrector = copy.deepcopy(regressor.corrector)
 
     def takes(self, features: Tensor) -> bool:
         """Whether these are few enough features on the CPU, in float32 and without gradients."""
@@ -123,10 +124,15 @@ class SingleRegressor(Shortcut):
             all_h.append(h)
             all_y.append(y)
         if self.corrector is not None:
-            change, shift = self.corrector(features, sure, start, j, h, y)
+            # in torch: numpy's threads would wait for each other with those of ONNX Runtime, several milliseconds long
+            given = (
+                torch.from_numpy(np.asarray(value, np.float32))[None] for value in (features, sure, start, j, h, y)
+            )
+            change, shift = (step[0].numpy() for step in self.corrector(corrector_inputs(*given)))
+            h = h + change
             all_j.append(j + shift)
-            all_h.append(h + change)
-            all_y.append(self._skeleton(h + change))
+            all_h.append(h)
+            all_y.append(self._skeleton(h))
         return all_j, all_h, all_y
 
     def _skeleton(self, h: Float64[np.ndarray, "63"]) -> Float64[np.ndarray, "21 3"]:
@@ -134,35 +140,3 @@ class SingleRegressor(Shortcut):
         pose, shape, turn, scale, translation = decode_one(h)
         points, _, _ = skeleton_of(self.hand).place(matrices(pose), shape, turn, scale)
         return points + translation
-
-
-class SingleCorrector:
-    """`network/corrector.py` of one hand, with the weights it has now; float32."""
-
-    def __init__(self, corrector: Corrector) -> None:
-        self.centre, self.scale = corrector.centre.numpy().copy(), 1 / corrector.spread.numpy()
-        layers = (*corrector.hidden, corrector.last)
-        self.layers = [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in layers]
-
-    def __call__(
-        self,
-        features: Float[np.ndarray, " d"],
-        sure: Float[np.ndarray, "21"],
-        first: Float[np.ndarray, "21 2"],
-        j: Float64[np.ndarray, "21 2"],
-        h: Float64[np.ndarray, "63"],
-        y: Float64[np.ndarray, "21 3"],
-    ) -> tuple[Float[np.ndarray, "63"], Float[np.ndarray, "21 2"]]:
-        """What to add to h and to j."""
-        place = y[:, :2]
-        refined, heat = j - place, first - place
-        skeletons = np.concatenate((place, refined, heat, sure[:, None] * refined, sure[:, None] * heat))
-        inputs = np.concatenate((features, h, skeletons.ravel(), sure)).astype(np.float32)
-        x = np.minimum(np.maximum((inputs - self.centre) * self.scale, -CUT), CUT)
-        for weight, bias in self.layers[:-1]:
-            x = weight @ x + bias
-            with np.errstate(over="ignore"):
-                x = x / (1 + np.exp(-x))
-        weight, bias = self.layers[-1]
-        step = weight @ x + bias
-        return step[:63], step[63:].reshape(21, 2)
