@@ -116,6 +116,16 @@ def test_damaged_checkpoints_are_named(config, tmp_path, content):
         run.run(replace(config, out=str(tmp_path)), progress=False)
 
 
+def test_a_checkpoint_of_an_earlier_network_is_named_and_can_be_started_from(config, tmp_path):
+    last = run.run(replace(config, out=str(tmp_path), steps=1), progress=False) / "last.ckpt"
+    stored = read_checkpoint(last)
+    stored["state_dict"] = {k: v for k, v in stored["state_dict"].items() if "corrector" not in k}
+    torch.save(stored, last)
+    with pytest.raises(WeightsError, match=r"another network.*--start .*last\.ckpt --out OTHER"):
+        run.run(replace(config, out=str(tmp_path), steps=2), progress=False)
+    run.run(replace(config, out=str(tmp_path / "other"), start=str(last), steps=1), progress=False)
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_or_gradient_without_a_number_stops_the_run(config, tmp_path, monkeypatch, where):
     whole = module.objective

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
+from torch.nn import Module
 
 from densehand.errors import DensehandError, InputError, WeightsError
 from densehand.files import write_atomically
@@ -56,6 +57,15 @@ def step_of(path: Path | str) -> int:
     if not isinstance(step, int):
         raise WeightsError(f"{path}: not a checkpoint of a training; remove it, or begin with --fresh")
     return step
+
+
+def check_fits(path: Path, module: Module) -> None:
+    """Raises WeightsError where a checkpoint is of another network than the module's, such as an earlier version's."""
+    if read_checkpoint(path).get("state_dict", {}).keys() != module.state_dict().keys():
+        raise WeightsError(
+            f"{path}: a checkpoint of another network than this densehand builds; go on from its weights elsewhere: "
+            f"--start {path} --out OTHER"
+        )
 
 
 def advice(last: Path) -> str:
