@@ -20,12 +20,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from densehand.camera import ERROR_CROP, SHOWN
 from densehand.data.records import Records
 from densehand.errors import DensehandError, InputError
-from densehand.files import write_atomically
+from densehand.files import write_bytes
 from densehand.hand.fit import aligned_error
 from densehand.network.corrector import Corrector
 from densehand.network.estimator import DHPE
@@ -44,8 +44,7 @@ LABELS = {"keypoints", "keypoint_weight", "skeleton", "pose", "shape", "rotation
 def keep(seen: Gathered, path: Path) -> None:
     """Write what was gathered: what the network says in half precision, labels in single."""
     tensors = {name: (v if name in LABELS else v.half()).contiguous() for name, v in vars(seen).items()}
-    with write_atomically(path) as temporary:
-        save_file(tensors, temporary)
+    write_bytes(path, save(tensors))
 
 
 def read(paths: list[Path]) -> Gathered:
