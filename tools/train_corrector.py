@@ -29,21 +29,20 @@ from densehand.files import write_bytes
 from densehand.hand.fit import aligned_error
 from densehand.network.corrector import Corrector
 from densehand.network.estimator import DHPE
-from densehand.network.mesh import decode, skeleton_in_crop
+from densehand.network.mesh import decode, place
 from densehand.network.zoo import open_model, save_weights
 from densehand.synth.config import SynthConfig
 from densehand.synth.sampler import Synthesizer
-from densehand.train.corrector import FitOptions, Gathered, fit, gather, inputs_of
-from densehand.train.stream import load_backgrounds, load_records, pool_size
+from densehand.train.corrector import SAID, FitOptions, Gathered, fit, gather, inputs_of
+from densehand.train.stream import CHUNK, load_backgrounds, load_records, pool_size
 
-CHUNK, LOOKS, TESTED = 64, 5, 6400  # hands rendered at a time; crops of each; crops that are not trained on
+LOOKS, TESTED = 5, 6400  # crops of each rendered hand; crops that are not trained on
 SYNTHESIS = SynthConfig(object_share=0.4, occluder_share=0.25, other_before=0.1, phone_share=0.25, upright_share=0.75)
-LABELS = {"keypoints", "keypoint_weight", "skeleton", "pose", "shape", "rotation", "trust"}
 
 
 def keep(seen: Gathered, path: Path) -> None:
     """Write what was gathered: what the network says in half precision, labels in single."""
-    tensors = {name: (v if name in LABELS else v.half()).contiguous() for name, v in vars(seen).items()}
+    tensors = {name: (v.half() if name in SAID else v).contiguous() for name, v in vars(seen).items()}
     write_bytes(path, save(tensors))
 
 
@@ -101,11 +100,10 @@ def errors(network: DHPE, corrector: Corrector | None, seen: Gathered) -> dict[s
     def pixels(points: torch.Tensor) -> float:
         return float(((points - seen.keypoints).norm(dim=-1) * weight).sum()) * ERROR_CROP / 2 * SHOWN
 
-    mesh = torch.cat([skeleton_in_crop(hand, part) for part in h.split(512)])
     found = decode(h)
     joints, true = (hand.skeleton(m.pose, m.shape, m.rotation) for m in (found, seen))
     return {
-        "mesh_px": pixels(mesh[..., :2]),
+        "mesh_px": pixels(place(found, joints)[..., :2]),
         "j_px": pixels(j),
         "pa_mm": float(aligned_error(joints, true).mean()) * 1000,
     }

@@ -51,21 +51,22 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         raise WeightsError(f"{path}: not a checkpoint or a damaged one; remove it, or begin with --fresh") from error
 
 
-def step_of(path: Path | str) -> int:
-    """The optimiser steps a checkpoint has seen. Raises WeightsError where it is damaged."""
-    step = read_checkpoint(path).get("global_step")
+def step_of(path: Path | str, module: Module | None = None) -> int:
+    """The optimiser steps a checkpoint has seen.
+
+    Raises WeightsError where it is damaged or, if a module is given, of another network than the module's, such as an
+    earlier version's.
+    """
+    stored = read_checkpoint(path)
+    step = stored.get("global_step")
     if not isinstance(step, int):
         raise WeightsError(f"{path}: not a checkpoint of a training; remove it, or begin with --fresh")
-    return step
-
-
-def check_fits(path: Path, module: Module) -> None:
-    """Raises WeightsError where a checkpoint is of another network than the module's, such as an earlier version's."""
-    if read_checkpoint(path).get("state_dict", {}).keys() != module.state_dict().keys():
+    if module is not None and stored.get("state_dict", {}).keys() != module.state_dict().keys():
         raise WeightsError(
             f"{path}: a checkpoint of another network than this densehand builds; go on from its weights elsewhere: "
             f"--start {path} --out OTHER"
         )
+    return step
 
 
 def advice(last: Path) -> str:

@@ -33,6 +33,7 @@ CROPS = Augmentation(
     backdrop=0.3,
 )  # fmt: skip
 LOT = 16  # crops in one pass of the network
+SAID = ("features", "confidence", "first", "j", "h")  # what of `Gathered` the network says; the rest are labels
 
 
 @dataclass
@@ -93,7 +94,7 @@ def gather(
 def see(network: DHPE, batch: TrainingBatch) -> Gathered:
     """What the network says of a batch's crops, 8-bit ones as a photo's are, beneath its corrector."""
     last = network.config.iterations
-    said: dict[str, list[Tensor]] = {name: [] for name in ("features", "confidence", "first", "j", "h")}
+    said: dict[str, list[Tensor]] = {name: [] for name in SAID}
     for part in batch.images.split(LOT):
         estimate = network((part * 255).round() / 255)
         said["features"].append(estimate.features)
@@ -101,7 +102,7 @@ def see(network: DHPE, batch: TrainingBatch) -> Gathered:
         said["first"].append(estimate.keypoints[0])
         said["j"].append(estimate.keypoints[last])
         said["h"].append(estimate.parameters[last])
-    labels = {f.name: getattr(batch, f.name) for f in fields(Gathered) if f.name not in said}
+    labels = {f.name: getattr(batch, f.name) for f in fields(Gathered) if f.name not in SAID}
     return Gathered(**{name: torch.cat(parts) for name, parts in said.items()}, **labels)
 
 

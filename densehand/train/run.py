@@ -30,7 +30,7 @@ try:
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
     from densehand.train.callbacks import HeldBack, SampleSheets, SkippedData
-    from densehand.train.checkpoints import WholeCheckpoints, check_fits, clear_remains, read_checkpoint, step_of
+    from densehand.train.checkpoints import WholeCheckpoints, clear_remains, read_checkpoint, step_of
     from densehand.train.module import Training
 except ImportError as error:
     raise DependencyError(f"training needs {error.name}: pip install 'densehand[train]'") from error
@@ -92,10 +92,7 @@ def run(config: TrainConfig, resume: bool = True, progress: bool = True) -> Path
     module, device = build(config)
     last = out / "last.ckpt"
     checkpoint = last if resume and last.is_file() else None
-    start = 0
-    if checkpoint is not None:
-        start = step_of(checkpoint)
-        check_fits(checkpoint, module)
+    start = step_of(checkpoint, module) if checkpoint is not None else 0
     several = devices * nodes > 1
     trainer = lightning.Trainer(
         max_steps=config.steps,
