@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from densehand.bench.render import framed
@@ -283,6 +283,7 @@ def test_a_piece_that_begins_level_with_the_middle_of_another(silhouette: Silhou
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(*[st.floats(-6, 14, width=32)] * 2), min_size=3, max_size=12), st.booleans())
+@example([(0, 0), (0, 2**-8), (1, -1), (0, 0), (0, 1), (1, 0)], False)  # a sliver whose piece is short, not in one line
 def test_any_triangles(silhouette: Silhouette, points: list, double: bool) -> None:
     flat = torch.tensor(points, dtype=torch.float64 if double else torch.float32)
     vertices = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1).requires_grad_()

@@ -154,9 +154,11 @@ def _union(own, m, geometry, corner, head, tail, cuts):
                 h = geometry[own[j]]
                 k += h[_LEFT] * (h[_LEFT_Y] <= qy)  # from the very line that its piece counts
                 if j != i and h[_Y0] <= qy and qy < h[_Y1]:
-                    beyond = (qx - h[_X0]) * (h[_Y1] - h[_Y0]) - (h[_X1] - h[_X0]) * (qy - h[_Y0])
-                    # pieces in one line: the later one counts as the one to the right
-                    if beyond > _TIE or (beyond >= -_TIE and j < i):
+                    ex, ey = h[_X1] - h[_X0], h[_Y1] - h[_Y0]
+                    beyond = (qx - h[_X0]) * ey - ex * (qy - h[_Y0])
+                    # pieces in one line: the later one counts as the one to the right. `beyond` is distance × length
+                    tie = _TIE * (abs(ex) + abs(ey))
+                    if beyond > tie or (beyond >= -tie and j < i):
                         k += h[_JUMP]
             share = (int(k + g[_JUMP] > 0.5) - int(k > 0.5)) * (high - low)
             value += share * (1 - qx) * dy

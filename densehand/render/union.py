@@ -90,8 +90,8 @@ def _pixels(
     qx, qy = torch.addcmul(x0[:, None], dx[:, None], middle), torch.addcmul(y0[:, None], dy[:, None], middle)
     bx, by, ex, ey = (v[:, None, None] for v in (x0, y0, dx, dy))
     beyond = (qx - bx) * ey - ex * (qy - by)
-    # pieces in one line: the later one counts as the one to the right
-    tie = 64 * torch.finfo(x0.dtype).eps
+    # pieces in one line: the later one counts as the one to the right. `beyond` is an area, distance × length
+    tie = 64 * torch.finfo(x0.dtype).eps * (ex.abs() + ey.abs())
     number = torch.arange(m, device=x0.device)
     earlier = (number[:, None] < number[None])[:, :, None, None]
     right = (beyond > tie) | ((beyond >= -tie) & earlier)
