@@ -7,10 +7,15 @@ the number of joints changes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from densehand.network.mesh import MeshParameters
 
 MIDDLE_MCP = 9
 KNEE = 0.05  # crop units: where a robust norm turns from quadratic to linear
@@ -152,6 +157,25 @@ def rotation_distance(
     other = (rotation + target).square().sum(-1)
     nearest = torch.minimum(same, other)
     return ((nearest + 0.01).sqrt() - 0.1) if robust else nearest
+
+
+def hand_parameters(
+    found: MeshParameters,
+    pose: Float[Tensor, "b 45"],
+    shape: Float[Tensor, "b 10"],
+    rotation: Float[Tensor, "b 4"],
+    trust: Float[Tensor, " b"],
+    robust: bool = False,
+) -> dict[str, Float[Tensor, " b"]]:
+    """How far pose, shape and rotation lie from labels of which `trust` (0 to 1) is to be believed.
+
+    "shape_prior" draws a shape whose label is not believed to the mean hand.
+    """
+    return {
+        "pose": penalty((found.pose - pose).unflatten(-1, (15, 3)), robust).mean(-1) * trust,
+        "shape_prior": (found.shape - shape * trust[:, None]).square().mean(-1),
+        "rotation": rotation_distance(found.rotation, rotation, robust) * trust,
+    }
 
 
 def yes_no(logit: Float[Tensor, " b"], target: Float[Tensor, " b"], weight: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

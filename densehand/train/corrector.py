@@ -120,15 +120,12 @@ def corrector_loss(
     found = decode(h)
     y = place(found, hand.skeleton(found.pose, found.shape, found.rotation))
     seen = labels.keypoints, labels.keypoint_weight
-    terms = (
-        w.articulation * losses.articulation(y, labels.skeleton, w.robust) * labels.trust
-        + w.projection * losses.keypoints_2d(y[..., :2], *seen, w.robust)
-        + w.refiner * losses.keypoints_2d(j, *seen, w.robust)
-        + w.pose * losses.penalty((found.pose - labels.pose).unflatten(-1, (15, 3)), w.robust).mean(-1) * labels.trust
-        + w.shape_prior * (found.shape - labels.shape * labels.trust[:, None]).square().mean(-1)
-        + w.rotation * losses.rotation_distance(found.rotation, labels.rotation, w.robust) * labels.trust
-    )
-    return terms.mean()
+    terms = {
+        "articulation": losses.articulation(y, labels.skeleton, w.robust) * labels.trust,
+        "projection": losses.keypoints_2d(y[..., :2], *seen, w.robust),
+        "refiner": losses.keypoints_2d(j, *seen, w.robust),
+    } | losses.hand_parameters(found, labels.pose, labels.shape, labels.rotation, labels.trust, w.robust)
+    return torch.stack([getattr(w, name) * value.mean() for name, value in terms.items()]).sum()
 
 
 def fit(

@@ -55,10 +55,9 @@ def objective(
         [losses.heatmaps(maps, batch.keypoints, batch.keypoint_weight, activation) for maps in estimate.heatmap_logits]
     )
 
-    final = decode(estimate.parameters[-1])
-    terms["pose"] = losses.penalty((final.pose - batch.pose).unflatten(-1, (15, 3)), robust).mean(-1) * batch.trust
-    terms["shape_prior"] = (final.shape - batch.shape * batch.trust[:, None]).square().mean(-1) * (batch.is_right > 0)
-    terms["rotation"] = losses.rotation_distance(final.rotation, batch.rotation, robust) * batch.trust
+    labels = batch.pose, batch.shape, batch.rotation, batch.trust
+    terms |= losses.hand_parameters(decode(estimate.parameters[-1]), *labels, robust)
+    terms["shape_prior"] = terms["shape_prior"] * (batch.is_right > 0)
     terms["side"] = losses.yes_no(estimate.side_logit, batch.is_right, batch.has_hand * side_balance(batch))
     terms["hand"] = losses.yes_no(estimate.hand_logit, batch.has_hand, torch.ones_like(batch.has_hand))
     terms["mask"] = mean_of(
