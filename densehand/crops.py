@@ -25,8 +25,8 @@ from densehand.network.mesh import MeshParameters, decode, rescaled, turned
 from densehand.network.single import decode_few
 from densehand.photo import Photo
 from densehand.refine.modes import FAST, PAPER
+from densehand.refine.record import Refinement
 from densehand.resample import crop_image
-from densehand.result import Refinement
 from densehand.retarget import retarget
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from PIL import Image, PngImagePlugin
 from densehand.document import SCHEMA
 from densehand.errors import InputError
 from densehand.files import write_bytes
-from densehand.result import Hand, Refinement
+from densehand.refine.record import Refinement
+from densehand.result import Hand
 
 if TYPE_CHECKING:
     import trimesh

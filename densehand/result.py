@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from densehand.errors import InputError
 from densehand.rays import turn_to_box
+from densehand.refine.record import Refinement, plain
 
 if TYPE_CHECKING:
     from densehand.hand.model import HandModel
@@ -30,58 +31,6 @@ _SHAPES = {
     "rotation": (4,), "translation": (3,), "center_px": (2,),
 }  # fmt: skip
 _TILE = 512  # pixels rasterised at a time, so that a hand that fills an 8K photo needs little memory
-
-
-@dataclass(frozen=True)
-class Refinement:
-    """What testing refinement did to a hand (docs/refinement.md).
-
-    Attributes:
-        mode: "fast", "paper", "views" or "frames".
-        steps: how many were taken.
-        converged: whether a further step would have been of no size.
-        moved_px: mean distance of the 21 projected keypoints of the mesh from where they were, pixels of the photo.
-        energy_before, energy_after: the mode's energy; comparable within a mode only.
-        residual_px: mean distance of those keypoints to the 2D evidence, weighted by its confidence, pixels.
-    """
-
-    mode: str
-    steps: int
-    converged: bool
-    moved_px: float
-    energy_before: float
-    energy_after: float
-    residual_px: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.mode, str) or not self.mode:
-            raise InputError(f"the mode of a refinement is a word, not {self.mode!r}")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise InputError(f"the steps of a refinement are a whole number, not {self.steps!r}")
-        if not isinstance(self.converged, bool):
-            raise InputError(f"converged of a refinement is true or false, not {self.converged!r}")
-        for name in ("moved_px", "energy_before", "energy_after", "residual_px"):
-            try:
-                number = float(np.float32(getattr(self, name)))
-            except (TypeError, ValueError):
-                number = math.nan
-            if not (math.isfinite(number) and number >= 0):
-                raise InputError(f"{name} of a refinement is a finite number of 0 or more, not {getattr(self, name)!r}")
-            object.__setattr__(self, name, _plain(number))  # as the JSON has it
-
-    def scaled(self, pixels: float) -> Refinement:
-        """With both lengths times `pixels`."""
-        return replace(self, moved_px=self.moved_px * pixels, residual_px=self.residual_px * pixels)
-
-    @classmethod
-    def from_json_dict(cls, record: Any) -> Refinement:
-        """Back from `asdict`; keys of later versions are passed over. Raises InputError where it is malformed."""
-        if not isinstance(record, dict):
-            raise InputError(f"refinement is an object, not {record!r}")
-        missing = [field.name for field in fields(cls) if field.name not in record]
-        if missing:
-            raise InputError(f"refinement lacks {missing[0]!r}")
-        return cls(**{field.name: record[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,23 +172,23 @@ class Hand:
         """The hand's entry in the document `densehand/1` (plain numbers and lists; float32 survives exactly)."""
         record: dict[str, Any] = {
             "side": self.side,
-            "side_score": _plain(self.side_score),
-            "score": _plain(self.score),
-            "box": _plain(self.box),
-            "keypoints_2d": _plain(self.keypoints_2d),
-            "keypoints_score": _plain(self.keypoints_score),
-            "joints_3d": _plain(self.joints_3d),
-            "pose": _plain(self.pose),
-            "shape": _plain(self.shape),
-            "rotation": _plain(self.rotation),
-            "scale": _plain(self.scale),
-            "translation": _plain(self.translation),
-            "camera": {"focal_px": _plain(self.focal_px), "center_px": _plain(self.center_px)},
+            "side_score": plain(self.side_score),
+            "score": plain(self.score),
+            "box": plain(self.box),
+            "keypoints_2d": plain(self.keypoints_2d),
+            "keypoints_score": plain(self.keypoints_score),
+            "joints_3d": plain(self.joints_3d),
+            "pose": plain(self.pose),
+            "shape": plain(self.shape),
+            "rotation": plain(self.rotation),
+            "scale": plain(self.scale),
+            "translation": plain(self.translation),
+            "camera": {"focal_px": plain(self.focal_px), "center_px": plain(self.center_px)},
         }
         if self.pinhole:
             record["camera"]["projection"] = "pinhole"
         if self.keypoints_weight is not None:
-            record["keypoints_weight"] = _plain(self.keypoints_weight)
+            record["keypoints_weight"] = plain(self.keypoints_weight)
         return record if self.refinement is None else record | {"refinement": asdict(self.refinement)}
 
     @classmethod
@@ -303,11 +252,3 @@ def faces_of(hand_model: HandModel, side: str) -> np.ndarray:
     """(F, 3) int64 faces, counter-clockwise from outside for the given side."""
     faces = hand_model.faces.detach().cpu().numpy()
     return np.ascontiguousarray(faces[:, ::-1]) if side == "left" else faces
-
-
-def _plain(value: Any) -> Any:
-    """Python numbers with as few digits as name the float32 exactly (0.1, not 0.10000000149)."""
-    array = np.asarray(value, dtype=np.float32)
-    if array.ndim:
-        return [_plain(entry) for entry in array]
-    return float(str(array))

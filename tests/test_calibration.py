@@ -20,8 +20,9 @@ from densehand.evaluation import calibrating, scores
 from densehand.evaluation.scores import Looks
 from densehand.metrics import auroc, brier_score, expected_calibration_error, false_alarms, reliability
 from densehand.network.calibration import Calibration, logit
+from densehand.network.card import card_beside
 from densehand.network.config import CONFIGS
-from densehand.network.zoo import build_model, card_beside, load_model, save_weights
+from densehand.network.zoo import build_model, load_model, save_weights
 from densehand.photo import HandBox
 from densehand.pipeline import HandEstimator
 from densehand.refine.views import refine_views

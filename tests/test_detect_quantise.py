@@ -16,8 +16,8 @@ from densehand.errors import InputError, WeightsError
 from densehand.images import read_image
 from densehand.metrics import box_iou
 from densehand.network import engine as engines
+from densehand.network.card import amend_card, card_beside
 from densehand.network.quantise import check_ranges
-from densehand.network.zoo import amend_card, card_beside
 from densehand.pipeline import HandEstimator
 
 DEMO_PHOTOS = sorted((Path(__file__).resolve().parent.parent / "demo_photos").glob("*.jpg"))

@@ -7,7 +7,7 @@ from detector_files import SKIN, drawn_composer, encode, hand_drawing, make_dete
 
 from densehand.data.held_back import DETECTOR
 from densehand.detect import compose
-from densehand.detect.compose import Composer, similarity, transform
+from densehand.detect.compose import Composer
 from densehand.detect.data import (
     GUARD,
     LabelledHand,
@@ -19,6 +19,7 @@ from densehand.detect.data import (
     read_frames,
     visible_rectangle,
 )
+from densehand.detect.plane import similarity, transform
 from densehand.errors import InputError
 from densehand.metrics import tight_box
 

@@ -20,7 +20,7 @@ from densehand.detect.model import DetectorNet
 from densehand.detect.weights import load_net
 from densehand.errors import InputError
 from densehand.network.backbone import create_trunk
-from densehand.network.zoo import amend_card
+from densehand.network.card import amend_card
 
 OPTIONS = {"steps": 4, "batch": 3, "rate": 1e-3, "device": torch.device("cpu"), "seed": 0}
 TOLD = ("steps", "batch", "rate", "seed")  # on the card

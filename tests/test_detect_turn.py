@@ -14,7 +14,8 @@ from densehand.detect.detector import KNOWN_TURN, Detector, _detection
 from densehand.detect.model import DetectorNet
 from densehand.detect.weights import load_net, save_net
 from densehand.images import read_image
-from densehand.network.zoo import card_beside, load_state, write_model
+from densehand.network.card import card_beside
+from densehand.network.zoo import load_state, write_model
 
 PHOTO = Path(__file__).resolve().parent.parent / "demo_photos" / "open_palm_1.jpg"
 

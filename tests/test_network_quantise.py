@@ -14,9 +14,10 @@ from tool_loader import load_tool
 from densehand.errors import InputError, WeightsError
 from densehand.hand.model import HandModel
 from densehand.network import engine as engines
+from densehand.network.card import amend_card, card_beside
 from densehand.network.engine import GRAPHS, EvidenceGraph, GraphEngine, engine
 from densehand.network.quantise import GraphTable, byte_scale, check_ranges, fill, pair_scale, quantise_convolution
-from densehand.network.zoo import WEIGHTS_FOLDER, amend_card, card_beside, load_card, load_model
+from densehand.network.zoo import WEIGHTS_FOLDER, load_card, load_model
 
 INT16 = 2**15 - 1
 

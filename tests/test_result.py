@@ -14,8 +14,9 @@ from densehand import export
 from densehand.camera import project_pinhole
 from densehand.document import document, read_document
 from densehand.errors import InputError
+from densehand.refine.record import Refinement
 from densehand.render import rasterise
-from densehand.result import Hand, Refinement, mirrored_if_left, posed_mesh
+from densehand.result import Hand, mirrored_if_left, posed_mesh
 
 HAND_KEYS = {
     "side", "side_score", "score", "box", "keypoints_2d", "keypoints_score", "joints_3d", "pose", "shape", "rotation",

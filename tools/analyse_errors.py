@@ -34,7 +34,8 @@ from densehand.export import write_picture
 from densehand.files import ensure_folder
 from densehand.hand.keypoints import FINGERS, FINGERTIPS, KEYPOINT_NAMES, KNUCKLES
 from densehand.hand.model import HandModel
-from densehand.network.zoo import amend_card, weights_path
+from densehand.network.card import amend_card
+from densehand.network.zoo import weights_path
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 from densehand.synth.sheet import contact_sheet

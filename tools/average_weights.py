@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from densehand.errors import InputError
-from densehand.network.zoo import build_model, card_beside, load_state, save_weights
+from densehand.network.card import card_beside
+from densehand.network.zoo import build_model, load_state, save_weights
 
 
 def mean_of(states: list[dict[str, torch.Tensor]], shares: list[float]) -> dict[str, torch.Tensor]:

@@ -27,10 +27,11 @@ from densehand.detect.data import background_selected
 from densehand.hand.model import HandModel
 from densehand.images import find_images
 from densehand.metrics import tight_box
+from densehand.network.card import amend_card
 from densehand.network.engine import GRAPHS, EvidenceGraph, GraphEngine, open_session, weights_of
 from densehand.network.estimator import DHPE
 from densehand.network.quantise import GraphTable, Ranges
-from densehand.network.zoo import amend_card, open_model, weights_path
+from densehand.network.zoo import open_model, weights_path
 from densehand.pipeline import HandEstimator
 from densehand.synth.sampler import Synthesizer
 from densehand.train.stream import load_backgrounds

@@ -22,7 +22,7 @@ from densehand.detect.data import read_backgrounds, read_crops, read_frames
 from densehand.detect.detector import FrozenNet
 from densehand.detect.weights import NAME, PACKAGED
 from densehand.looks import PROPOSED
-from densehand.network.zoo import amend_card
+from densehand.network.card import amend_card
 
 
 def looked_at(detector: Detector, data: Path, count: int) -> list[Tensor]:

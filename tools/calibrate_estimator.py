@@ -28,7 +28,8 @@ from densehand.evaluation.calibrating import fit_all, judge, panels
 from densehand.evaluation.scores import Looks, background_looks, frame_looks, photo_looks, synthetic_looks
 from densehand.files import write_bytes
 from densehand.network.calibration import Calibration
-from densehand.network.zoo import amend_card, load_state, open_model, weights_path
+from densehand.network.card import amend_card
+from densehand.network.zoo import load_state, open_model, weights_path
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 

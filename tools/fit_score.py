@@ -20,7 +20,8 @@ from densehand.detect.calibrate import fit_logistic
 from densehand.detect.detector import Detector
 from densehand.evaluation.end_to_end import Found, match_hands, measuring_sets
 from densehand.looks import first_look
-from densehand.network.zoo import amend_card, card_beside, weights_path
+from densehand.network.card import amend_card, card_beside
+from densehand.network.zoo import weights_path
 from densehand.photo import Photo
 from densehand.pipeline import HandEstimator
 from densehand.selection import witnesses

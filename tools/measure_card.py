@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from densehand.evaluate import append_rows, by_source, measure
-from densehand.network.zoo import amend_card, weights_path
+from densehand.network.card import amend_card
+from densehand.network.zoo import weights_path
 from densehand.pipeline import HandEstimator
 from densehand.revision import commit
 

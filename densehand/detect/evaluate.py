@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 from densehand.detect.boxes import intersections
-from densehand.detect.compose import similarity, transform, transform_box
 from densehand.detect.data import (
     LabelledHand,
     Picture,
@@ -31,12 +30,13 @@ from densehand.detect.data import (
     read_frames,
 )
 from densehand.detect.detector import Detection, Detector
+from densehand.detect.plane import similarity, transform, transform_box
 from densehand.detect.rendered import SIZE, render_crops
 from densehand.detect.weights import PACKAGED
 from densehand.evaluation.cases import PARTS, read_fixture
 from densehand.files import write_atomically
 from densehand.metrics import box_iou, tight_box
-from densehand.network.zoo import amend_card, card_beside
+from densehand.network.card import amend_card, card_beside
 
 
 @dataclass(frozen=True)

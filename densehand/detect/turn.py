@@ -22,7 +22,7 @@ from densehand.detect.model import STRIDE, DetectorNet
 from densehand.detect.train import collate
 from densehand.detect.weights import INPUT_SIZE, PACKAGED, load_net, save_net
 from densehand.hand.keypoints import palm_turn
-from densehand.network.zoo import amend_card, card_beside
+from densehand.network.card import amend_card, card_beside
 
 BATCH = 16
 RIDGE = 1e-4  # of the features' mean square: they are many and alike

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from densehand.detect.model import DetectorNet
+from densehand.network.card import ModelCard
 from densehand.network.quantise import Ranges, check_ranges
 from densehand.network.storage import pack
-from densehand.network.zoo import WEIGHTS_FOLDER, ModelCard, fill, load_state, write_model
+from densehand.network.zoo import WEIGHTS_FOLDER, fill, load_state, write_model
 
 NAME = "detector"
 PACKAGED = WEIGHTS_FOLDER / f"{NAME}.safetensors"

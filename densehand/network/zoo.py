@@ -1,14 +1,11 @@
 """Named models: build one, load one with the weights in the package, save one with its card.
 
-Weights are one safetensors file beside one JSON card; the card holds
-the file's SHA-256, how it was trained, its licence and its measured accuracy. `storage.py` says how weights are packed.
+Weights are one safetensors file beside one JSON card (`card.py`). `storage.py` says how weights are packed.
 """
 
 import hashlib
-import json
 import os
-import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +20,7 @@ from densehand.files import write_bytes
 from densehand.hand.model import HandModel
 from densehand.network.backbone import ConvBN
 from densehand.network.calibration import Calibration
+from densehand.network.card import ModelCard, card_beside, read_card, write_card
 from densehand.network.config import CONFIGS, DHPEConfig
 from densehand.network.engine import EvidenceGraph, check_precision, engine
 from densehand.network.estimator import DHPE
@@ -36,25 +34,6 @@ MODELS: dict[str, DHPEConfig] = CONFIGS
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 CORRECTOR = "regressor.corrector."
 MAX_WEIGHTS_BYTES = 200 * 2**20  # far above any model of ours: a larger file is not one
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What must be known of a weights file; stored as NAME.json beside NAME.safetensors."""
-
-    model: str
-    sha256: str
-    bytes: int
-    storage: str
-    licence: str = "Apache-2.0"
-    hand: str = "open"
-    hand_fingerprint: str = ""
-    input_size: int = 224
-    recipe: dict[str, Any] = field(default_factory=dict)  # command, commit, data, seed, steps, hardware
-    accuracy: dict[str, Any] = field(default_factory=dict)  # measured, by data set
-    calibration: dict[str, Any] = field(default_factory=dict)  # of these weights' scores; empty: as they are
-    weak_groups: dict[str, Any] = field(default_factory=dict)  # hands whose figures are far above all hands', by set
-    activation_ranges: dict[str, Any] = field(default_factory=dict)  # of the graph's tensors; empty: runs in float32
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -150,17 +129,8 @@ def write_model(path: Path, name: str, packed: dict[str, Tensor], **entries: Any
     card = ModelCard(model=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), **entries)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data)
-    _write_card(path.with_suffix(".json"), asdict(card))
+    write_card(path.with_suffix(".json"), asdict(card))
     return card
-
-
-def _write_card(path: Path, record: dict[str, Any]) -> None:
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    # lists of numbers, of which there are many, on one line each; within a text no line ends
-    text = re.sub(
-        r"\[\n[\s\d.,+\-eE]+\]", lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text
-    )
-    write_bytes(path, (text + "\n").encode())
 
 
 def weights_path(model: str) -> Path:
@@ -170,47 +140,7 @@ def weights_path(model: str) -> Path:
 
 def load_card(name: str) -> ModelCard:
     """The card of a named model's packaged weights."""
-    return _read_card(weights_path(name).with_suffix(".json"), name)
-
-
-def card_beside(weights: str | os.PathLike[str]) -> ModelCard:
-    """The card of a weights file; every fault of it is a ``WeightsError``."""
-    path = Path(weights).with_suffix(".json")
-    if not path.is_file():
-        raise WeightsError(f"{weights}: no model card beside it ({path.name}); keep the two files together")
-    return _read_card(path)
-
-
-def amend_card(weights: Path, **entries: Any) -> None:
-    """Put entries (`accuracy`, `calibration`, `weak_groups`, `activation_ranges`) into the card beside a weights file,
-    the rest as it is."""
-    card = weights.with_suffix(".json")
-    record = json.loads(card.read_bytes()) | entries
-    ModelCard(**record)  # no other entries
-    _write_card(card, record)
-
-
-def _read_card(path: Path, name: str | None = None) -> ModelCard:
-    """Of the model `name`, where that is given."""
-    if not path.is_file():
-        raise WeightsError(
-            f"{path}: the card of model {name!r} is missing; "
-            f"packaged models are: {', '.join(available_models()) or 'none'} "
-            "(reinstall densehand, or train the model: densehand train --help)"
-        )
-    try:
-        if path.stat().st_size > 2**20:
-            raise ValueError("too long")
-        card = ModelCard(**json.loads(path.read_bytes()))
-        Calibration.from_card(card.calibration)  # a fault is told now, not when a photo is looked at
-        check_ranges(card.activation_ranges)
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"{path}: not a model card ({error}); reinstall densehand or write it anew") from None
-    if name is not None and card.model != name:
-        raise WeightsError(
-            f"{path}: the card is of model {card.model!r}, not {name!r}; give that model's name or its own file"
-        )
-    return card
+    return read_card(weights_path(name).with_suffix(".json"), name)
 
 
 def available_models() -> list[str]:
@@ -224,7 +154,7 @@ def load_state(path: str | os.PathLike[str], name: str) -> tuple[dict[str, Tenso
     Every fault of either file is a ``WeightsError`` that names the file and the remedy.
     """
     path = Path(path)
-    card = _read_card(path.with_suffix(".json"), name)
+    card = read_card(path.with_suffix(".json"), name)
     remedy = "reinstall densehand or fetch the file again"
     if not path.is_file():
         raise WeightsError(f"{path}: the weights of model {name!r} are missing; {remedy}")

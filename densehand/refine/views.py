@@ -26,7 +26,8 @@ from densehand.rays import turn_rotation, turn_to_box, wrist_place
 from densehand.refine.cameras import KnownCamera, KnownProblem
 from densehand.refine.fast import FastProblem, FastWeights
 from densehand.refine.modes import FAST, FAST_STEPS, FRAMES, VIEWS
-from densehand.result import Hand, Refinement, mirrored_if_left, posed_mesh
+from densehand.refine.record import Refinement
+from densehand.result import Hand, mirrored_if_left, posed_mesh
 
 MOST_FRAMES = 40
 """One matrix holds the derivatives of all frames; beyond this many it would need seconds a step."""
