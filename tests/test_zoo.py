@@ -12,12 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from densehand.errors import InputError, WeightsError
 from densehand.network import zoo
+from densehand.network.card import amend_card, card_beside
 from densehand.network.storage import dequantise, quantise
 from densehand.network.zoo import (
     MODELS,
-    amend_card,
     build_model,
-    card_beside,
     hand_fingerprint,
     load_card,
     load_model,
