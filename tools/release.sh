@@ -35,7 +35,7 @@ tell "${refine[@]}" --hands 500 --paper 40 --picture "$pictures/refine_iteration
 # the sheet is of rendered hands alone: no photo of a person
 tell "$bin/python" tools/analyse_errors.py --model "$model" --photos "$data/photos" --fixtures "$fixtures" \
     --out results/errors.csv --card --sheets "$pictures" --sheets-of synthetic
-tell "$bin/python" tools/measure_end_to_end.py --model "$model" --data "$data" --fixtures "$fixtures" \
+tell "$bin/python" tools/measure_end_to_end.py --model "$model" --data "$data" --fixtures "$fixtures" --count 300 \
     --csv results/end_to_end.csv --what now ${peer:+--mediapipe-python "$peer"}
 tell "$bin/python" tools/measure_turns.py --model "$model" --photos "$data/photos" --results results/turns.csv
 tell "$bin/python" tools/measure_backdrops.py "$model" --photos "$data/photos" --backgrounds "$data/backgrounds"
