@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from densehand import losses
+from densehand.network.mesh import decode
 
 
 def random_skeleton(batch=2, dtype=torch.float64, seed=0):
@@ -108,6 +109,22 @@ def test_rotation_distance_does_not_know_signs():
     q = torch.nn.functional.normalize(torch.randn(5, 4), dim=-1)
     assert losses.rotation_distance(q, -q).max() < 1e-6
     assert losses.rotation_distance(q, q.roll(1, -1)).min() > 0
+
+
+def test_hand_parameters_by_hand_and_without_trust():
+    g = torch.Generator().manual_seed(3)
+    found = decode(0.2 * torch.randn(2, 63, generator=g, dtype=torch.float64))
+    labels = found.pose.clone(), found.shape.clone(), found.rotation.clone()
+    same = losses.hand_parameters(found, *labels, torch.ones(2, dtype=torch.float64))
+    assert all(value.abs().max() < 1e-12 for value in same.values())
+    labels[0][:, 3:6] += torch.tensor([0.3, 0.0, 0.4])  # one of the 15 joints, by 0.5 rad
+    labels[1][:, 7] += 2.0
+    off = losses.hand_parameters(found, *labels, torch.tensor([1.0, 0.0]).double())
+    torch.testing.assert_close(off["pose"], torch.tensor([0.25 / 15, 0.0]).double())
+    torch.testing.assert_close(
+        off["shape_prior"], torch.stack([off["pose"].new_tensor(0.4), found.shape[1].square().mean()])
+    )
+    assert off["rotation"].max() < 1e-12
 
 
 def test_gradients_in_float64():

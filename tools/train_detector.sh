@@ -9,8 +9,8 @@
 # This repeats what made the shipped weights, not their bits: the first two of their runs went by the clock, 65 and 75
 # minutes of a busy core, in which they saw 41,248 and 49,792 pictures (densehand/weights/detector.json). The steps below
 # are those, at 16 pictures each. Picture sizes and learning rate change at the shares of the steps at which they did in the
-# second run; the first one's log is not kept. Which pictures a step sees was drawn otherwise. The other two are as they were. The
-# only averaging is each run's own moving average.
+# second run; the first one's log is not kept. Which pictures a step sees was drawn otherwise. The other two
+# are as they were. The only averaging is each run's own moving average.
 set -euo pipefail
 data=$1 fixtures=$2 runs=${3:-runs}
 bin=${BIN:-.venv/bin}
