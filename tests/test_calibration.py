@@ -119,7 +119,7 @@ def test_calibrations_that_are_none(record):
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(3)
-    model = build_model(dataclasses.replace(CONFIGS["dhpe-lite"], corrector=0)).eval()
+    model = build_model(dataclasses.replace(CONFIGS["dhpe-lite"], corrector=0, side_corrector=0)).eval()
     for head in (model.side_head, model.hand_head):
         torch.nn.init.normal_(head.weight, std=0.3)
     return model

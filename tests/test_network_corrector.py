@@ -5,9 +5,9 @@ import pytest
 import torch
 from dummies import DummyHand
 
-from densehand.network.corrector import CUT, Corrector, corrector_inputs
+from densehand.network.corrector import CUT, Corrector, SideCorrector, corrector_inputs, side_inputs
 from densehand.network.mesh import MeshRegressor, skeleton_in_crop
-from densehand.network.zoo import CORRECTOR, build_model, fill, is_stored
+from densehand.network.zoo import CORRECTORS, build_model, fill, is_stored
 
 WIDTH, HIDDEN, COUNT = 6, 11, 4
 
@@ -97,10 +97,33 @@ def test_it_asks_for_the_confidence():
 def test_weights_of_before_it_are_taken_and_leave_it_out():
     torch.manual_seed(2)
     older, newer = build_model("dhpe-lite", DummyHand()).eval(), build_model("dhpe-lite", DummyHand()).eval()
-    state = {k: v for k, v in older.state_dict().items() if is_stored(k) and not k.startswith(CORRECTOR)}
+    state = {k: v for k, v in older.state_dict().items() if is_stored(k) and not k.startswith(CORRECTORS)}
     fill(newer, state, "older.safetensors", "dhpe-lite")
     with torch.no_grad():
         image = torch.rand(1, 3, 64, 64)
         mine, theirs = newer(image), older(image)
     torch.testing.assert_close(mine.parameters[-1], theirs.parameters[-1])
     assert torch.equal(mine.parameters[-1], mine.parameters[-2])
+
+
+def test_the_sides_step_sees_what_the_corrector_sees_and_depths():
+    given = evidence()
+    seen = side_inputs(*given)
+    assert torch.equal(seen[:, :-21], corrector_inputs(*given)) and torch.equal(seen[:, -21:], given[-1][..., 2])
+
+
+def test_the_sides_step_is_added_to_the_sides_log_odds():
+    torch.manual_seed(3)
+    model = build_model("dhpe-lite", DummyHand()).eval()
+    torch.nn.init.normal_(model.regressor.corrector.last.weight, std=0.1)  # whose step it does not see
+    torch.nn.init.normal_(model.side_corrector.last.weight)
+    assert isinstance(model.side_corrector, SideCorrector)
+    with torch.no_grad():
+        found = model(torch.rand(2, 3, 64, 64))
+        seen = side_inputs(
+            found.features, found.keypoint_confidence, found.keypoints[0], found.keypoints[3], found.parameters[3],
+            found.skeletons[2],
+        )  # fmt: skip
+        step = model.side_corrector(seen)
+    assert step.shape == (2,) and step.abs().min() > 0
+    torch.testing.assert_close(found.side_logit, model.side_head(found.features)[:, 0] + step)

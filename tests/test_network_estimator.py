@@ -53,7 +53,8 @@ def test_gradient_reaches_every_weight(name):
     torch.manual_seed(0)
     model = build_model(name, DummyHand())
     if model.regressor.corrector is not None:
-        torch.nn.init.normal_(model.regressor.corrector.last.weight, std=0.01)  # at 0 it holds back what lies beneath
+        for perceptron in (model.regressor.corrector, model.side_corrector):
+            torch.nn.init.normal_(perceptron.last.weight, std=0.01)  # at 0 it holds back what lies beneath
     estimate = model(torch.rand(2, 3, 64, 64))
     outputs = [*estimate.heatmap_logits, *estimate.stage_mask_logits, *estimate.keypoints, *estimate.skeletons]
     outputs += [*estimate.parameters[1:], estimate.side_logit, estimate.hand_logit]

@@ -110,7 +110,8 @@ def test_every_weight_gets_a_gradient(config, model):
     weights = LossWeights(features=1.0, shape=1.0, laplacian=1.0, hierarchical=False)
     config = replace(config, weights=weights, mask_terms_share=1.0)
     network = build_model(model, hand)
-    torch.nn.init.normal_(network.regressor.corrector.last.weight, std=0.01)  # at 0 it holds back what lies beneath
+    for perceptron in (network.regressor.corrector, network.side_corrector):
+        torch.nn.init.normal_(perceptron.last.weight, std=0.01)  # at 0 it holds back what lies beneath
     estimate = network(batch.images)
     loss, terms = objective(network, estimate, batch, config)
     assert set(terms) == {f for f in vars(weights) if f not in ("robust", "hierarchical")}

@@ -1,4 +1,4 @@
-"""Train the corrector of a network that is otherwise done (densehand/train/corrector.py, docs/network.md).
+"""Train the correctors of a network that is otherwise done (densehand/train/corrector.py, docs/network.md).
 
     python tools/train_corrector.py gather --photos PHOTOS --backgrounds BACKGROUNDS --fits FITS --model WEIGHTS \
         --rendered 11328 --seed 770001 --out seen-1.safetensors
@@ -7,16 +7,20 @@
         --held-back seen-held.safetensors --out runs/lite-28/weights.safetensors
 
 `gather` shows the network crops of rendered hands (`--rendered` of them, five crops each), of the training photos (all,
-`--passes` times) or of the held-back ones (`--held-back`), and keeps what it says of them. One core gathers 60 crops a
-second; several `gather` with other seeds may run side by side. `fit` prints errors on the last 6,400 rendered crops,
-which it does not train on, and on the held-back photos.
+`--passes` times) or of the held-back ones (`--held-back`), and keeps what it says of them; with `--both-ways` then also
+of the crops mirrored, which the side's corrector learns from. One core gathers 60 crops a second; several `gather` with
+other seeds may run side by side. `fit` trains the corrector and, where any file has mirrored crops, the side's on those
+files; it prints errors on the last of the rendered crops, which it does not train on, and on the held-back photos.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -27,13 +31,13 @@ from densehand.data.records import Records
 from densehand.errors import DensehandError, InputError
 from densehand.files import write_bytes
 from densehand.hand.fit import aligned_error
-from densehand.network.corrector import Corrector
-from densehand.network.estimator import DHPE
+from densehand.hand.model import HandModel
+from densehand.network.corrector import Corrector, SideCorrector, side_inputs
 from densehand.network.mesh import decode, place
 from densehand.network.zoo import open_model, save_weights
 from densehand.synth.config import SynthConfig
 from densehand.synth.sampler import Synthesizer
-from densehand.train.corrector import SAID, FitOptions, Gathered, fit, gather, inputs_of
+from densehand.train.corrector import SAID, SIDE, FitOptions, Gathered, fit, fit_side, gather, inputs_of
 from densehand.train.stream import CHUNK, load_backgrounds, load_records, pool_size
 
 LOOKS, TESTED = 5, 6400  # crops of each rendered hand; crops that are not trained on
@@ -46,16 +50,13 @@ def keep(seen: Gathered, path: Path) -> None:
     write_bytes(path, save(tensors))
 
 
-def read(paths: list[Path]) -> Gathered:
-    """What `keep` wrote, one file after another. Raises InputError where one is none of these."""
-    parts = []
-    for path in paths:
-        try:
-            stored = load_file(path)
-            parts.append(Gathered(**{field.name: stored[field.name].float() for field in fields(Gathered)}))
-        except Exception as error:
-            raise InputError(f"{path}: nothing gathered that can be read ({error}); gather it anew") from error
-    return Gathered.join(parts)
+def read(path: Path) -> Gathered:
+    """What `keep` wrote. Raises InputError where the file is none of these."""
+    try:
+        stored = load_file(path)
+        return Gathered(**{field.name: stored[field.name].float() for field in fields(Gathered)})
+    except Exception as error:
+        raise InputError(f"{path}: nothing gathered that can be read ({error}); gather it anew") from error
 
 
 def run_gather(options: argparse.Namespace) -> None:
@@ -68,7 +69,7 @@ def run_gather(options: argparse.Namespace) -> None:
     parts: list[Gathered] = []
 
     def look(records: Records, rows: torch.Tensor, before: torch.Tensor | None = None) -> None:
-        parts.append(gather(network, records, rows, generator, before))
+        parts.append(gather(network, records, rows, generator, before, options.both_ways))
         print(f"\r{sum(map(len, parts))} crops", end="", flush=True)
 
     if options.rendered:
@@ -87,14 +88,11 @@ def run_gather(options: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def errors(network: DHPE, corrector: Corrector | None, seen: Gathered) -> dict[str, float]:
+def errors(hand: HandModel, corrector: Corrector, seen: Gathered) -> dict[str, float]:
     """Mean 2D errors of mesh and 2D skeleton (px of a 224-px crop, of trusted hands) and PA-MPJPE (mm)."""
-    hand = network.hand
-    seen = seen[seen.trust > 0.5]
-    h, j = seen.h, seen.j
-    if corrector is not None:
-        change, shift = corrector(inputs_of(hand, seen))
-        h, j = h + change, j + shift
+    seen = seen[(seen.trust > 0.5) & (seen.is_right > 0)]
+    change, shift = corrector(inputs_of(hand, seen))
+    h, j = seen.h + change, seen.j + shift
     weight = seen.keypoint_weight / seen.keypoint_weight.sum()
 
     def pixels(points: torch.Tensor) -> float:
@@ -109,32 +107,52 @@ def errors(network: DHPE, corrector: Corrector | None, seen: Gathered) -> dict[s
     }
 
 
+@torch.no_grad()
+def side_right(hand: HandModel, corrector: SideCorrector, seen: Gathered) -> dict[str, float]:
+    """Share of crops told the right side, each by one look."""
+    seen = seen[seen.has_hand > 0]
+    odds = seen.side_logit + corrector(inputs_of(hand, seen, side_inputs))
+    return {"side": float(((odds > 0) == (seen.is_right > 0)).float().mean())}
+
+
 def run_fit(options: argparse.Namespace) -> None:
     """Errors: InputError where files cannot be used or the model has no corrector."""
     network = open_model(str(options.model), fuse=False)
-    if network.regressor.corrector is None:
-        raise InputError(f"{options.model}: this model has no corrector; give a dhpe-lite or dhpe-r50")
+    if network.regressor.corrector is None or network.side_corrector is None:
+        raise InputError(f"{options.model}: this model has no correctors; give a dhpe-lite or dhpe-r50")
+    rendered, real = ([read(path) for path in paths] for paths in (options.rendered, options.real))
+    held_back = [read(options.held_back)] if options.held_back else []
+    width, config = network.evidence.trunk.width, network.config
     torch.manual_seed(options.seed)
-    corrector = Corrector(network.evidence.trunk.width, network.config.corrector)  # anew, also where there was one
-    network.regressor.corrector = corrector
-    rendered = read(options.rendered)
-    tests = {"rendered": rendered[-TESTED:]}
-    if options.held_back:
-        tests["held-back"] = read([options.held_back])
-    for name, test in tests.items():
-        print(f"{name:10} before {words(errors(network, None, test))}", flush=True)
-    sets = [(1 - options.real_share, rendered[:-TESTED])]
-    if options.real:
-        sets.append((options.real_share, read(options.real)))
-    how = FitOptions(steps=options.steps, seed=options.seed)
-    for step, loss in fit(corrector, network.hand, sets, how):
-        if step % 2000 and step != options.steps:
-            continue
-        corrector.eval()
-        for name, test in tests.items():
-            print(f"{name:10} {step:6} loss {loss:.4f} {words(errors(network, corrector, test))}", flush=True)
-        corrector.train()
-    save_weights(network, options.out, storage="fp16", card={"input_size": network.config.input_size})
+    # both anew, also where there were some
+    network.regressor.corrector = corrector = Corrector(width, config.corrector)
+    network.side_corrector = side = SideCorrector(width, config.side_corrector)
+
+    def teach(kind: str, perceptron: Corrector | SideCorrector, how: FitOptions, wanted: Callable) -> None:
+        train, measure = (fit, errors) if kind == "mesh" else (fit_side, side_right)
+        drawn, photos, held = ([part for part in parts if wanted(part)] for parts in (rendered, real, held_back))
+        if not drawn:
+            return
+        last = drawn[-1]
+        sets = [(1 - options.real_share, Gathered.join([*drawn[:-1], last[:-TESTED]]))]
+        if photos:
+            sets.append((options.real_share, Gathered.join(photos)))
+        tests = {"rendered": last[-TESTED:]} | dict(zip(["held-back"], held, strict=False))
+        for step, loss in chain([(0, math.nan)], train(perceptron, network.hand, sets, how)):
+            if step % 2000 and step != how.steps:
+                continue
+            perceptron.eval()
+            for name, test in tests.items():
+                print(
+                    f"{kind} {name:10} {step:6} loss {loss:.4f} {words(measure(network.hand, perceptron, test))}",
+                    flush=True,
+                )
+            perceptron.train()
+        perceptron.eval()
+
+    teach("mesh", corrector, FitOptions(steps=options.steps, seed=options.seed), len)
+    teach("side", side, replace(SIDE, seed=options.seed), lambda part: bool((part.is_right == 0).any()))
+    save_weights(network, options.out, storage=config.storage, card={"input_size": config.input_size})
 
 
 def words(figures: dict[str, float]) -> str:
@@ -155,6 +173,7 @@ def main() -> None:
     gathers.add_argument("--rendered", type=int, default=0, help="rendered hands; 0: photos")
     gathers.add_argument("--passes", type=int, default=1, help="crops of each photo")
     gathers.add_argument("--held-back", action="store_true", help="the held-back photos in place of training's")
+    gathers.add_argument("--both-ways", action="store_true", help="each crop mirrored, too")
     fits.add_argument("--rendered", type=Path, nargs="+", required=True, help="what was gathered of rendered hands")
     fits.add_argument("--real", type=Path, nargs="*", default=[], help="what was gathered of training photos")
     fits.add_argument("--held-back", type=Path, help="what was gathered of held-back photos, to measure with")

@@ -19,6 +19,7 @@ class DHPEConfig:
     iterations: int = 3  # of f_E3D and f_Ref
     dropout: float = 0.0  # on F, in training
     corrector: int = 512  # width of the step after the iterations (network/corrector.py); 0: none, as in the paper
+    side_corrector: int = 256  # width of the side's, which goes with it; 0: none
     input_size: int = 224  # pixels; any multiple of 32 runs, this is what packaged weights were finished at
     storage: Literal["fp16", "int8"] = "fp16"  # of the packaged weights
 
@@ -38,6 +39,7 @@ CONFIGS: dict[str, DHPEConfig] = {
             shared_trunk=False,
             heatmap_activation="linear",
             corrector=0,
+            side_corrector=0,
             storage="int8",
         ),
     )

@@ -13,6 +13,7 @@ from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.calibration import Calibration
 from densehand.network.config import DHPEConfig
+from densehand.network.corrector import SideCorrector, side_inputs
 from densehand.network.engine import GraphEngine
 from densehand.network.evidence import Evidence, EvidenceNet
 from densehand.network.mesh import MeshRegressor, decode, place
@@ -89,6 +90,7 @@ class DHPE(nn.Module):
         for head in (self.side_head, self.hand_head):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
+        self.side_corrector = SideCorrector(width, config.side_corrector) if config.side_corrector else None
 
     def extract_features(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
         """f_Feat alone: F of the crops (for L_Feat and the testing refinement)."""
@@ -102,6 +104,10 @@ class DHPE(nn.Module):
             found = self._regress(evidence.features, evidence.keypoints, evidence.confidence)
             keypoints, parameters, skeletons = found
             side_logit = self.side_head(evidence.features)[:, 0]
+            if self.side_corrector is not None:  # of what it says before the corrector, as that was trained
+                last = self.config.iterations
+                of = keypoints[0], keypoints[last], parameters[last], skeletons[last - 1]
+                side_logit = side_logit + self.side_corrector(side_inputs(evidence.features, evidence.confidence, *of))
             hand_logit = self.hand_head(evidence.features)[:, 0]
         return Estimate(
             features=evidence.features,

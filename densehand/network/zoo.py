@@ -32,7 +32,7 @@ from densehand.network.storage import is_stored, pack, unpack
 
 MODELS: dict[str, DHPEConfig] = CONFIGS
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
-CORRECTOR = "regressor.corrector."
+CORRECTORS = ("regressor.corrector.", "side_corrector.")
 MAX_WEIGHTS_BYTES = 200 * 2**20  # far above any model of ours: a larger file is not one
 
 
@@ -176,11 +176,11 @@ def load_state(path: str | os.PathLike[str], name: str) -> tuple[dict[str, Tenso
 def fill(module: nn.Module, state: dict[str, Tensor], source: object, model: str) -> None:
     """Put `state` into a network of that model; ``WeightsError`` names the source of weights that are not its own.
 
-    Weights without a corrector leave the network's as it was built, changing nothing.
+    Weights without one of the correctors leave the network's as it was built, changing nothing.
     """
     wanted = {k: v.shape for k, v in module.state_dict().items() if is_stored(k)}
-    if not any(k.startswith(CORRECTOR) for k in state):
-        wanted = {k: shape for k, shape in wanted.items() if not k.startswith(CORRECTOR)}
+    absent = tuple(name for name in CORRECTORS if not any(k.startswith(name) for k in state))
+    wanted = {k: shape for k, shape in wanted.items() if not k.startswith(absent)}
     odd = sorted(k for k in wanted.keys() | state.keys() if k not in state or state[k].shape != wanted.get(k))
     if odd:
         raise WeightsError(

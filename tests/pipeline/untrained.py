@@ -29,7 +29,9 @@ def waves() -> np.ndarray:
 def untrained(image):
     """An untrained network whose answers are of a trained one's size and depend on the picture."""
     torch.manual_seed(4)
-    model = build_model(replace(CONFIGS["dhpe-lite"], corrector=0)).eval()  # untrained, it would change nothing
+    model = build_model(
+        replace(CONFIGS["dhpe-lite"], corrector=0, side_corrector=0)
+    ).eval()  # untrained, it would change nothing
     crops = [Crop((x, 100.0), 60.0, flip) for x in (70.0, 140.0, 210.0) for flip in (False, True)]
     looks = [crop_image(image, crop, 224) for crop in crops]
     with torch.no_grad():
