@@ -71,10 +71,18 @@ class Answers:
     @staticmethod
     def join(parts: Sequence[Answers]) -> Answers:
         """Answers on several lots of hands as one."""
+        return Answers._cat(parts, 1, parts[0].views)
+
+    @staticmethod
+    def together(parts: Sequence[Answers]) -> Answers:
+        """Several networks' answers on the same hands, as if they were one network's in as many more views."""
+        return Answers._cat(parts, 0, sum((part.views for part in parts), ()))
+
+    @staticmethod
+    def _cat(parts: Sequence[Answers], axis: int, views: tuple[View, ...]) -> Answers:
         names = [f.name for f in fields(Answers) if f.name not in ("mesh", "views")]
-        mesh = MeshParameters(*(torch.cat(columns, dim=1) for columns in zip(*(p.mesh for p in parts), strict=True)))
-        joined = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names}
-        return Answers(mesh=mesh, views=parts[0].views, **joined)
+        mesh = MeshParameters(*(torch.cat(columns, axis) for columns in zip(*(p.mesh for p in parts), strict=True)))
+        return Answers(mesh=mesh, views=views, **{n: torch.cat([getattr(p, n) for p in parts], axis) for n in names})
 
 
 @dataclass

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from photo_folder import make_photo_folder
+from tool_loader import load_tool
 
 from densehand.data.augment import augment
 from densehand.data.fits import Fits, fit_photos, render_masks
@@ -109,6 +110,25 @@ def test_weights_know_where_the_teacher_is_wrong(made):
     assert float(trust[LOST.stop :].min()) > 0.9 and bool(made.fits.masked[LOST.stop :].all())
     assert not made.fits.masked[LOST.start : LOST.stop].any()
     assert float(made.gap[LOST.start : LOST.stop].min()) > float(made.gap[LOST.stop :].max())
+
+
+def test_a_second_network_with_errors_of_its_own_makes_labels_better(hand, case, made, tmp_path):
+    _, keypoints, teacher, answers = case
+    draw = torch.Generator().manual_seed(9)
+    error = 0.025 * HALF * torch.randn(COUNT, 21, 2, generator=draw)
+    found = keypoints + error + 0.012 * HALF * torch.randn(2, COUNT, 21, 2, generator=draw)
+    both = Answers.together([answers, replace(answers, keypoints=found)])
+    assert both.views == LOOKS * 2 and both.keypoints.shape[0] == both.mesh.pose.shape[0] == len(both.right) == 4
+    assert torch.equal(both.keypoints[2:], found) and torch.equal(both.keypoints[:2], answers.keypoints)
+    labels = label_photos(hand, teacher, both).fits.labels
+    rows = torch.arange(LOST.stop, COUNT)
+    off = [float((points - keypoints)[rows].norm(dim=-1).mean()) for points in (labels, made.fits.labels)]
+    assert off[0] < 0.95 * off[1]
+
+    tool = load_tool("self_label")
+    tool.keep_looks(both, tmp_path / "looks.npz")
+    back = tool.read_looks(tmp_path / "looks.npz")
+    assert back.views == both.views and torch.equal(back.keypoints, both.keypoints)
 
 
 def test_a_shifted_convention_of_the_teacher_is_learnt(hand, case):

@@ -4,7 +4,8 @@
     densehand train --fits fits-1.npz --photos PHOTOS ...
 
 Prints what was kept and how far labels moved. `--looks FILE` keeps the network's answers, the slow part, and
-reads them again where they are there.
+reads them again where they are there. Of several networks (`--model A B`) all looks count alike: where the networks
+differ, both are believed less.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def read_looks(path: Path) -> Answers:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {k: torch.from_numpy(archive[k]) for k in archive.files}
         mesh = MeshParameters(*(arrays.pop(name) for name in MeshParameters._fields))
-        return Answers(mesh=mesh, views=LOOKS, **arrays)
+        return Answers(mesh=mesh, views=LOOKS * (len(arrays["keypoints"]) // len(LOOKS)), **arrays)
     except Exception as error:  # zipfile, zlib and numpy each have their own
         raise InputError(f"{path}: no answers that can be read; delete the file to look again") from error
 
@@ -187,7 +188,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="folder with labels.jsonl and crops/")
     parser.add_argument("--split", default="train", choices=("train", "held-back", "all"))
-    parser.add_argument("--model", default="dhpe-lite", help="name of a model, or a weights file")
+    parser.add_argument(
+        "--model", nargs="+", default=["dhpe-lite"], help="name of a model, or a weights file; of several the mean"
+    )
     parser.add_argument("--size", type=int, default=0, help="side of the crops that it looks at; 0: its own")
     parser.add_argument("--out", type=Path, required=True, help="the labels, .npz, for densehand train --fits")
     parser.add_argument("--before", type=Path, help="the last round's, to compare with")
@@ -211,7 +214,7 @@ def run(options: argparse.Namespace) -> None:
     if options.looks and options.looks.is_file():
         answers = read_looks(options.looks)
     else:
-        answers = look_at(options.model, photos, options.size)
+        answers = Answers.together([look_at(model, photos, options.size) for model in options.model])
         if options.looks:
             keep_looks(answers, options.looks)
     believed = photos.score > 0.5
@@ -221,7 +224,12 @@ def run(options: argparse.Namespace) -> None:
     for name, value in figures.items():
         print(f"{name:16}{value:10.4g}")
     if options.results:
-        row = {"name": options.name, "model": Path(options.model).name, "commit": commit(), "size": options.size}
+        row = {
+            "name": options.name,
+            "model": "+".join(Path(model).name for model in options.model),
+            "commit": commit(),
+            "size": options.size,
+        }
         append_rows(options.results, [row | {k: f"{v:.4g}" for k, v in figures.items()}])
     if options.sheet:
         folder = ensure_folder(options.sheet)
