@@ -41,3 +41,8 @@ densehand train "${options[@]}" --out "$runs/r50-7" --start "$runs/r50-6/last.ck
 # 8. Down to nothing.
 densehand train "${options[@]}" --out "$runs/r50-8" --start "$runs/r50-7/last.ckpt" --size 192 \
     --steps 1450 --lr 2.2e-4 --final-lr 0 --ema 0.99 --warmup 30 --seed 218
+# 9. and 10. The same again.
+densehand train "${options[@]}" --out "$runs/r50-9" --start "$runs/r50-8/last.ckpt" --size 128 --steps 5600 --lr 3e-4 \
+    --final-lr 0.7 --warmup 40 --seed 219
+densehand train "${options[@]}" --out "$runs/r50-10" --start "$runs/r50-9/last.ckpt" --size 192 --steps 2200 --lr 2.2e-4 \
+    --final-lr 0 --ema 0.99 --warmup 30 --seed 220
