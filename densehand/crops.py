@@ -31,6 +31,7 @@ from densehand.retarget import retarget
 
 if TYPE_CHECKING:
     from densehand.network.estimator import DHPE, Estimate
+    from densehand.network.together import Together
     from densehand.refine.refined import Refined
 
 CERTAIN = 6.0
@@ -128,7 +129,7 @@ class CropAnswer:
 class CropReader:
     """Runs a network on crops, `batch` at a time; `hand` is the hand model of the answers."""
 
-    def __init__(self, network: DHPE, hand: HandModel, device: torch.device, batch: int) -> None:
+    def __init__(self, network: DHPE | Together, hand: HandModel, device: torch.device, batch: int) -> None:
         self.network, self.hand, self.device, self.batch = network, hand, device, batch
 
     def run(self, photos: Sequence[Photo], looks: Sequence[Look], refine: int = 0) -> list[CropAnswer]:

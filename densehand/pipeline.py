@@ -39,7 +39,8 @@ from densehand.hand import HandModel
 from densehand.looks import DOUBT, LESS_SURE, MOST_LOOKS, PROPOSED, Job, fitted, rounds_of
 from densehand.metrics import tight_box
 from densehand.network.engine import check_precision
-from densehand.network.zoo import open_model, resolve_device
+from densehand.network.together import names_of, open_networks
+from densehand.network.zoo import resolve_device
 from densehand.photo import HandBox, Photo
 from densehand.rays import turn_rotation, turn_to_box, wrist_place
 from densehand.refine.modes import FAST, parse_refine
@@ -61,8 +62,8 @@ class HandEstimator:
     """Finds the hands of a photo and estimates each in 3D.
 
     Args:
-        model: name of a packaged model, the path of a weights file (`NAME.safetensors` with its card beside it), or a
-            `DHPE`.
+        model: name of a packaged model, the path of a weights file (`NAME.safetensors` with its card beside it),
+            several of them joined by "+", whose mean is taken (`network/together.py`), or a `DHPE`.
         detector: finds the boxes; by default the packaged one, loaded when it is first needed.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         refine: testing refinement of each hand: "fast", "paper", "off" or a number of gradient steps
@@ -98,13 +99,13 @@ class HandEstimator:
         if batch < 1:
             raise InputError(f"batch is 1 or more, not {batch}")
         self.device = resolve_device(device)
-        if isinstance(model, (str, Path)):
-            network = open_model(str(model), self.device, precision=precision)
+        if given := isinstance(model, (str, Path)):
+            network = open_networks(str(model), self.device, precision)
         else:
             network = model.to(self.device)
         self.network = network.eval()
-        file = isinstance(model, (str, Path)) and str(model).endswith(".safetensors")
-        self.name = Path(str(model)).name if file else network.config.name  # as results call what made them
+        # as results call what made them
+        self.name = "+".join(Path(m).name for m in names_of(str(model))) if given else network.config.name
         self.hand = network.hand
         if hand is not None and hand != self.hand.name:
             self.hand = HandModel.load(hand).to(self.device)

@@ -23,7 +23,8 @@ from densehand.errors import InputError
 from densehand.hand.model import turned_in_plane
 from densehand.metrics import view_consistency
 from densehand.network.estimator import DHPE, Estimate, evaluating
-from densehand.network.mesh import MeshParameters, decode, encode
+from densehand.network.mesh import MeshParameters, decode, encode, mean_mesh
+from densehand.network.together import Together
 
 CAP = 20.0
 """A hand counts at most this disagreement (%), so that a few that are none do not decide."""
@@ -113,7 +114,7 @@ class Agreement:
 
 @torch.no_grad()
 def look(
-    network: DHPE,
+    network: DHPE | Together,
     images: UInt8[Tensor, "n s s 3"],
     centre: Float[Tensor, "n 2"],
     half: Float[Tensor, " n"],
@@ -137,7 +138,13 @@ def look(
 
 
 def _look_at(
-    network: DHPE, images: Tensor, centre: Tensor, half: Tensor, turn: Tensor, views: tuple[View, ...], masks: bool
+    network: DHPE | Together,
+    images: Tensor,
+    centre: Tensor,
+    half: Tensor,
+    turn: Tensor,
+    views: tuple[View, ...],
+    masks: bool,
 ) -> Answers:
     found = [_look(network, images, centre, half, turn, view, masks) for view in views]
     straight = [answer for answer, view in zip(found, views, strict=True) if not view.flip]
@@ -154,7 +161,7 @@ def _look_at(
 
 
 def _look(
-    network: DHPE, images: Tensor, centre: Tensor, half: Tensor, turn: Tensor, view: View, masks: bool
+    network: DHPE | Together, images: Tensor, centre: Tensor, half: Tensor, turn: Tensor, view: View, masks: bool
 ) -> dict[str, Tensor]:
     half = half * view.zoom
     angle = turn + math.radians(view.turn)
@@ -187,7 +194,7 @@ def _look(
     }
 
 
-def mask_overlap(network: DHPE, estimate: Estimate) -> Float[Tensor, " b"]:
+def mask_overlap(network: DHPE | Together, estimate: Estimate) -> Float[Tensor, " b"]:
     """Soft intersection over union of the mask head with the mesh's rendered mask, on the head's grid."""
     head = estimate.mask_logits.sigmoid()
     rendered = network.render_mask(estimate.parameters[-1], head.shape[-1])
@@ -228,17 +235,8 @@ def _bend(joints: Float[np.ndarray, "w 21 3"]) -> float:
 
 def consensus(answers: Answers) -> tuple[MeshParameters, Float[Tensor, "n 21 2"], Float[Tensor, "n 21"]]:
     """The mean of the straight views: mesh, 2D skeleton (weighted by confidence) and confidence."""
-    mesh = answers.mesh
-    aligned = mesh.rotation * torch.where((mesh.rotation * mesh.rotation[:1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
-    mean = MeshParameters(
-        pose=mesh.pose.mean(0),
-        shape=mesh.shape.mean(0),
-        rotation=torch.nn.functional.normalize(aligned.mean(0), dim=-1),
-        scale=mesh.scale.log().mean(0).exp(),
-        translation=mesh.translation.mean(0),
-    )
     weight = answers.confidence[..., None].clamp_min(1e-3)
-    return mean, (answers.keypoints * weight).sum(0) / weight.sum(0), answers.confidence.mean(0)
+    return mean_mesh(answers.mesh), (answers.keypoints * weight).sum(0) / weight.sum(0), answers.confidence.mean(0)
 
 
 def to_crop(mesh: MeshParameters, centre: Float[Tensor, "n 2"], half: Float[Tensor, " n"]) -> Float[Tensor, "n 63"]:

@@ -146,8 +146,7 @@ def open_systems(
         from densehand.pipeline import HandEstimator
 
         estimator = HandEstimator(name, **options)
-        file = Path(name)
-        opened.append(ModelSystem(estimator, boxes, file.stem if file.suffix == ".safetensors" else None))
+        opened.append(ModelSystem(estimator, boxes, estimator.name.replace(".safetensors", "")))
     systems = [*opened, *found]
     distinct(systems)
     return systems

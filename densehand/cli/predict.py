@@ -51,7 +51,9 @@ def register(app: typer.Typer) -> None:
 def predict(
     inputs: list[Path] = typer.Argument(..., metavar="INPUT...", readable=False, help="Photos, or folders of photos."),
     out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Folder for the results; made where missing."),
-    model: str = typer.Option("dhpe-lite", help="Estimator ('densehand models' lists them), or a FILE.safetensors."),
+    model: str = typer.Option(
+        "dhpe-lite", help="Estimator ('densehand models' lists them) or FILE.safetensors; A+B: the mean of both."
+    ),
     refine: str = typer.Option(FAST, metavar="MODE", help=f"Testing refinement of each hand: {MODES}."),
     consensus: bool = typer.Option(
         False, "--consensus", help="Look at each hand in four more crops; steadier and slower."

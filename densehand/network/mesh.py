@@ -86,6 +86,19 @@ def encode(parameters: MeshParameters) -> Float[Tensor, "*b 63"]:
     return torch.cat((parameters.pose, parameters.shape, quaternion - identity, log_scale, parameters.translation), -1)
 
 
+def mean_mesh(meshes: MeshParameters) -> MeshParameters:
+    """The mean over the first axis, of several meshes of one hand: of the scales the geometric one."""
+    first = meshes.rotation[:1]
+    aligned = meshes.rotation * torch.where((meshes.rotation * first).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    return MeshParameters(
+        pose=meshes.pose.mean(0),
+        shape=meshes.shape.mean(0),
+        rotation=F.normalize(aligned.mean(0), dim=-1),
+        scale=meshes.scale.log().mean(0).exp(),
+        translation=meshes.translation.mean(0),
+    )
+
+
 def rescaled(h: Float[Tensor, "*b 63"], factor: float) -> Float[Tensor, "*b 63"]:
     """h of the same hands in the units of a crop around the same centre whose side is 1 / factor of theirs."""
     scale = h[..., SCALE : SCALE + 1] + math.log(factor)

@@ -17,6 +17,7 @@ from torch import Tensor
 from densehand import losses
 from densehand.network.estimator import DHPE, Estimate
 from densehand.network.mesh import NUM_PARAMETERS, POSE, ROTATION, SCALE, SHAPE, TRANSLATION, decode, skeleton_in_crop
+from densehand.network.together import Together
 from densehand.refine.modes import PAPER_STEPS
 from densehand.refine.refined import Refined, weighted_distance
 
@@ -53,7 +54,7 @@ def step_sizes(like: Tensor) -> Float[Tensor, " 63"]:
 
 
 def refinement_energy(
-    network: DHPE,
+    network: DHPE | Together,
     images: Float[Tensor, "b 3 s s"],
     estimate: Estimate,
     h: Float[Tensor, "b 63"],
@@ -82,7 +83,7 @@ def refinement_energy(
 @torch.inference_mode(False)  # the steps need gradients, whatever the caller does without
 @torch.no_grad()
 def refine_estimate(
-    network: DHPE,
+    network: DHPE | Together,
     images: Float[Tensor, "b 3 s s"],
     estimate: Estimate,
     steps: int = PAPER_STEPS,
