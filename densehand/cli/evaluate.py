@@ -32,7 +32,8 @@ def evaluate(
     split: str = typer.Option(None, help="The split; else the dataset's first."),
     limit: int = typer.Option(0, min=0, help="Measure so many hands from the start; 0 for all."),
     model: list[str] = typer.Option(
-        None, help="Name of a model, a weights file, or mediapipe; may be repeated. By default dhpe-lite."
+        None,
+        help="Name of a model, a weights file, several joined by +, or mediapipe; may be repeated; default dhpe-lite.",
     ),
     predictions: list[str] = typer.Option(
         None, metavar="[NAME=]FILE", help="Predictions of another system: a file or folder; may be repeated."
