@@ -108,7 +108,7 @@ def test_weights_of_before_it_are_taken_and_leave_it_out():
 
 def test_the_sides_step_sees_what_the_corrector_sees_and_depths():
     given = evidence()
-    seen = side_inputs(*given)
+    seen = side_inputs(corrector_inputs(*given), given[-1])
     assert torch.equal(seen[:, :-21], corrector_inputs(*given)) and torch.equal(seen[:, -21:], given[-1][..., 2])
 
 
@@ -120,10 +120,10 @@ def test_the_sides_step_is_added_to_the_sides_log_odds():
     assert isinstance(model.side_corrector, SideCorrector)
     with torch.no_grad():
         found = model(torch.rand(2, 3, 64, 64))
-        seen = side_inputs(
+        seen = corrector_inputs(
             found.features, found.keypoint_confidence, found.keypoints[0], found.keypoints[3], found.parameters[3],
             found.skeletons[2],
         )  # fmt: skip
-        step = model.side_corrector(seen)
+        step = model.side_corrector(side_inputs(seen, found.skeletons[2]))
     assert step.shape == (2,) and step.abs().min() > 0
     torch.testing.assert_close(found.side_logit, model.side_head(found.features)[:, 0] + step)

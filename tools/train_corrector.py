@@ -32,7 +32,7 @@ from densehand.errors import DensehandError, InputError
 from densehand.files import write_bytes
 from densehand.hand.fit import aligned_error
 from densehand.hand.model import HandModel
-from densehand.network.corrector import Corrector, SideCorrector, side_inputs
+from densehand.network.corrector import Corrector, SideCorrector
 from densehand.network.mesh import decode, place
 from densehand.network.zoo import open_model, save_weights
 from densehand.synth.config import SynthConfig
@@ -111,7 +111,7 @@ def errors(hand: HandModel, corrector: Corrector, seen: Gathered) -> dict[str, f
 def side_right(hand: HandModel, corrector: SideCorrector, seen: Gathered) -> dict[str, float]:
     """Share of crops told the right side, each by one look."""
     seen = seen[seen.has_hand > 0]
-    odds = seen.side_logit + corrector(inputs_of(hand, seen, side_inputs))
+    odds = seen.side_logit + corrector(inputs_of(hand, seen, side=True))
     return {"side": float(((odds > 0) == (seen.is_right > 0)).float().mean())}
 
 

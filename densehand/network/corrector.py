@@ -36,16 +36,9 @@ def corrector_inputs(
     return torch.cat((features, h, skeletons.flatten(1), confidence), 1)
 
 
-def side_inputs(
-    features: Float[Tensor, "b d"],
-    confidence: Float[Tensor, "b 21"],
-    first: Float[Tensor, "b 21 2"],
-    j: Float[Tensor, "b 21 2"],
-    h: Float[Tensor, "b 63"],
-    y: Float[Tensor, "b 21 3"],
-) -> Float[Tensor, "b n"]:
+def side_inputs(inputs: Float[Tensor, "b i"], y: Float[Tensor, "b 21 3"]) -> Float[Tensor, "b n"]:
     """What the side's corrector sees: `corrector_inputs` and the skeleton's depths."""
-    return torch.cat((corrector_inputs(features, confidence, first, j, h, y), y[..., 2]), 1)
+    return torch.cat((inputs, y[..., 2]), 1)
 
 
 class Perceptron(nn.Module):

@@ -13,7 +13,7 @@ from densehand.errors import InputError
 from densehand.hand.model import HandModel
 from densehand.network.calibration import Calibration
 from densehand.network.config import DHPEConfig
-from densehand.network.corrector import SideCorrector, side_inputs
+from densehand.network.corrector import SideCorrector, corrector_inputs, side_inputs
 from densehand.network.engine import GraphEngine
 from densehand.network.evidence import Evidence, EvidenceNet
 from densehand.network.mesh import MeshRegressor, decode, place
@@ -106,8 +106,9 @@ class DHPE(nn.Module):
             side_logit = self.side_head(evidence.features)[:, 0]
             if self.side_corrector is not None:  # of what it says before the corrector, as that was trained
                 last = self.config.iterations
-                of = keypoints[0], keypoints[last], parameters[last], skeletons[last - 1]
-                side_logit = side_logit + self.side_corrector(side_inputs(evidence.features, evidence.confidence, *of))
+                h, y = parameters[last], skeletons[last - 1]
+                seen = evidence.features, evidence.confidence, keypoints[0], keypoints[last], h, y
+                side_logit = side_logit + self.side_corrector(side_inputs(corrector_inputs(*seen), y))
             hand_logit = self.hand_head(evidence.features)[:, 0]
         return Estimate(
             features=evidence.features,

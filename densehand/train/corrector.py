@@ -135,11 +135,12 @@ def see(network: DHPE, batch: TrainingBatch) -> Gathered:
     return Gathered(**{name: torch.cat(parts) for name, parts in said.items()}, **labels)
 
 
-def inputs_of(hand: HandModel, seen: Gathered, see_of: Callable[..., Tensor] = corrector_inputs) -> Tensor:
-    """The corrector's inputs (n, i), or the side's, where `see_of` is `side_inputs`."""
+def inputs_of(hand: HandModel, seen: Gathered, side: bool = False) -> Float[Tensor, "n i"]:
+    """The corrector's inputs, or the side's."""
     parts = seen.h.split(512)
     skeletons = torch.cat([skeleton_in_crop(hand, part) for part in parts])
-    return see_of(seen.features, seen.confidence, seen.first, seen.j, seen.h, skeletons)
+    inputs = corrector_inputs(seen.features, seen.confidence, seen.first, seen.j, seen.h, skeletons)
+    return side_inputs(inputs, skeletons) if side else inputs
 
 
 def corrector_loss(
@@ -192,7 +193,7 @@ def fit_side(
             seen.side_logit[rows] + corrector(inputs), seen.is_right[rows], torch.ones(len(rows))
         ).mean()
 
-    yield from _descend(corrector, inputs_of(hand, seen, side_inputs), odds, loss, options)
+    yield from _descend(corrector, inputs_of(hand, seen, side=True), odds, loss, options)
 
 
 def _pooled(sets: Iterable[tuple[float, Gathered]]) -> tuple[Gathered, Float[Tensor, " n"]]:
