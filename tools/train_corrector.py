@@ -18,9 +18,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ from densehand.errors import DensehandError, InputError
 from densehand.files import write_bytes
 from densehand.hand.fit import aligned_error
 from densehand.hand.model import HandModel
-from densehand.network.corrector import Corrector, SideCorrector
+from densehand.network.corrector import Corrector, Perceptron, SideCorrector
 from densehand.network.mesh import decode, place
 from densehand.network.zoo import open_model, save_weights
 from densehand.synth.config import SynthConfig
@@ -120,39 +119,60 @@ def run_fit(options: argparse.Namespace) -> None:
     network = open_model(str(options.model), fuse=False)
     if network.regressor.corrector is None or network.side_corrector is None:
         raise InputError(f"{options.model}: this model has no correctors; give a dhpe-lite or dhpe-r50")
-    rendered, real = ([read(path) for path in paths] for paths in (options.rendered, options.real))
-    held_back = [read(options.held_back)] if options.held_back else []
-    width, config = network.evidence.trunk.width, network.config
+    files = [[read(path) for path in paths] for paths in (options.rendered, options.real, options.held_back)]
+    both_ways = [[part for part in parts if (part.is_right == 0).any()] for parts in files]
+    width, config, hand = network.evidence.trunk.width, network.config, network.hand
     torch.manual_seed(options.seed)
     # both anew, also where there were some
     network.regressor.corrector = corrector = Corrector(width, config.corrector)
     network.side_corrector = side = SideCorrector(width, config.side_corrector)
-
-    def teach(kind: str, perceptron: Corrector | SideCorrector, how: FitOptions, wanted: Callable) -> None:
-        train, measure = (fit, errors) if kind == "mesh" else (fit_side, side_right)
-        drawn, photos, held = ([part for part in parts if wanted(part)] for parts in (rendered, real, held_back))
-        if not drawn:
-            return
-        last = drawn[-1]
-        sets = [(1 - options.real_share, Gathered.join([*drawn[:-1], last[:-TESTED]]))]
-        if photos:
-            sets.append((options.real_share, Gathered.join(photos)))
-        tests = {"rendered": last[-TESTED:]} | dict(zip(["held-back"], held, strict=False))
-        for step, loss in chain([(0, math.nan)], train(perceptron, network.hand, sets, how)):
-            if step % 2000 and step != how.steps:
-                continue
-            perceptron.eval()
-            for name, test in tests.items():
-                print(
-                    f"{kind} {name:10} {step:6} loss {loss:.4f} {words(measure(network.hand, perceptron, test))}",
-                    flush=True,
-                )
-            perceptron.train()
-        perceptron.eval()
-
-    teach("mesh", corrector, FitOptions(steps=options.steps, seed=options.seed), len)
-    teach("side", side, replace(SIDE, seed=options.seed), lambda part: bool((part.is_right == 0).any()))
+    sets, tests = split(*files, options.real_share)
+    how = FitOptions(steps=options.steps, seed=options.seed)
+    follow("mesh", fit(corrector, hand, sets, how), corrector, lambda test: errors(hand, corrector, test), tests)
+    if both_ways[0]:
+        sets, tests = split(*both_ways, options.real_share)
+        learnt = fit_side(side, hand, sets, replace(SIDE, seed=options.seed))
+        follow("side", learnt, side, lambda test: side_right(hand, side, test), tests)
     save_weights(network, options.out, storage=config.storage, card={"input_size": config.input_size})
+
+
+def split(
+    rendered: list[Gathered], real: list[Gathered], held_back: list[Gathered], real_share: float
+) -> tuple[list[tuple[float, Gathered]], dict[str, Gathered]]:
+    """What is learnt from, with its shares, and what is measured on: the last rendered crops, held-back photos."""
+    *others, last = rendered
+    sets = [(1 - real_share, Gathered.join([*others, last[:-TESTED]]))]
+    if real:
+        sets.append((real_share, Gathered.join(real)))
+    tests = {"rendered": last[-TESTED:]}
+    if held_back:
+        tests["held-back"] = Gathered.join(held_back)
+    return sets, tests
+
+
+def follow(
+    kind: str,
+    learnt: Iterator[tuple[int, float]],
+    perceptron: Perceptron,
+    measure: Callable[[Gathered], dict[str, float]],
+    tests: dict[str, Gathered],
+) -> None:
+    """Let training go on, and print what it is worth before, after every 2,000 steps and in the end."""
+
+    def tell(step: int, loss: float) -> None:
+        perceptron.eval()
+        for name, test in tests.items():
+            print(f"{kind} {name:10} {step:6} loss {loss:.4f} {words(measure(test))}", flush=True)
+        perceptron.train()
+
+    step, loss = 0, math.nan
+    tell(step, loss)
+    for step, loss in learnt:
+        if step % 2000 == 0:
+            tell(step, loss)
+    if step % 2000:
+        tell(step, loss)
+    perceptron.eval()
 
 
 def words(figures: dict[str, float]) -> str:
@@ -176,7 +196,9 @@ def main() -> None:
     gathers.add_argument("--both-ways", action="store_true", help="each crop mirrored, too")
     fits.add_argument("--rendered", type=Path, nargs="+", required=True, help="what was gathered of rendered hands")
     fits.add_argument("--real", type=Path, nargs="*", default=[], help="what was gathered of training photos")
-    fits.add_argument("--held-back", type=Path, help="what was gathered of held-back photos, to measure with")
+    fits.add_argument(
+        "--held-back", type=Path, nargs="*", default=[], help="what was gathered of held-back photos, to measure with"
+    )
     fits.add_argument("--real-share", type=float, default=0.3, help="share of training photos among the crops")
     fits.add_argument("--steps", type=int, default=FitOptions.steps)
     options = parser.parse_args()

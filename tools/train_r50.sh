@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# dhpe-r50 from ImageNet start weights, on CPU cores with bfloat16 matrix units (AMX; docs/training.md): some six hours on two.
+# dhpe-r50 from ImageNet start weights, on CPU cores with bfloat16 matrix units (AMX; docs/training.md): some eight hours on two.
 #
 #   tools/train_r50.sh PHOTOS BACKGROUNDS FITS [RUNS]
 #
