@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from densehand.camera import ERROR_CROP
 from densehand.data.photos import load_photos
 from densehand.detect.data import background_selected
+from densehand.errors import DensehandError, InputError
 from densehand.hand.model import HandModel
 from densehand.images import find_images
 from densehand.metrics import tight_box
@@ -64,6 +65,10 @@ def photo_crops(network: DHPE, photos: Path, split: str, count: int, backgrounds
         estimator(image, [tight_box(points)])
     if backgrounds is not None:
         paths = [p for p in find_images([backgrounds]) if p.stem.isdigit() and background_selected(int(p.stem), False)]
+        if not paths:
+            raise InputError(
+                f"{backgrounds}: no picture named by its number here; give the folder that others are gathered from"
+            )
         chosen = paths[:: max(3 * len(paths) // count, 1)]
         for image in load_backgrounds(backgrounds, wanted=chosen.__contains__).numpy():
             estimator(image, whole_image=True)
@@ -110,7 +115,10 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     path = weights_path(options.weights)
     network = open_model(str(path), precision="float32")
-    crops = photo_crops(network, options.photos, "train", options.count, options.backgrounds)
+    try:
+        crops = photo_crops(network, options.photos, "train", options.count, options.backgrounds)
+    except DensehandError as error:
+        raise SystemExit(f"error: {error}") from error
     crops += rendered_crops(network, options.rendered, SEED)
     ranges = measure_ranges(network.config.name, EvidenceGraph(network.evidence), crops)
     for name, (low, high) in ranges.items():
