@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from densehand.network.together import Together
     from densehand.refine.refined import Refined
 
+MESH_SAYS = 0.35
+"""Share of the refined mesh in the 2D keypoints: its errors and the evidence's partly cancel (docs/refinement.md)."""
+
 CERTAIN = 6.0
 """Log-odds of one witness are cut here: none is ever surer than 400 : 1."""
 
@@ -96,7 +99,7 @@ class Meshes:
 class CropAnswer:
     """What the network says of one crop (crop units and metres, a right hand)."""
 
-    keypoints: np.ndarray  # `Estimate.keypoints_2d`, nearer to the photo than the mesh's projection
+    keypoints: np.ndarray  # the 2D evidence, `Estimate.keypoints_2d`; after the fast refinement with the mesh's say
     confidence: np.ndarray  # probability of each keypoint (`network.calibration`)
     weight: np.ndarray  # the network's raw confidence, which refinement goes by
     code: np.ndarray  # the network's own 63 numbers
@@ -160,7 +163,7 @@ class CropReader:
             )
             found = refine_fast(self.network.hand, h, keypoints, confidence)
             rows = zip(part, self._meshes(found.h), _notes(FAST, found), strict=True)
-            refined += [replace(answer, **mesh, refinement=note) for answer, mesh, note in rows]
+            refined += [_with_its_say(replace(answer, **mesh, refinement=note)) for answer, mesh, note in rows]
         return refined
 
     def consensus(
@@ -245,6 +248,11 @@ def _pixels(
     """What is shown of each look: its crop `zoom` times as wide."""
     cut = [(photos[index].image, crop.times(zoom), turn) for index, crop, turn in looks]
     return np.stack([crop_image(image, crop, size, turn=turn) for image, crop, turn in cut])
+
+
+def _with_its_say(answer: CropAnswer) -> CropAnswer:
+    """The answer with the refined mesh's share in the keypoints."""
+    return replace(answer, keypoints=answer.keypoints + MESH_SAYS * (answer.projected - answer.keypoints))
 
 
 def _notes(mode: str, refined: Refined) -> list[Refinement]:

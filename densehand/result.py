@@ -42,7 +42,7 @@ class Hand:
         side_score: probability of `side`, 0.5…1 where estimated, 1 where given.
         score: confidence that a hand is there, 0…1 (docs/confidence.md).
         box: (4,) x0, y0, x1, y1, tight around the 21 keypoints, pixels.
-        keypoints_2d: (21, 2) pixels of the full image.
+        keypoints_2d: (21, 2) pixels of the full image; where refined by "fast" with the mesh's say (`crops.MESH_SAYS`).
         keypoints_score: (21,) probability of each keypoint to lie within a tenth of the hand's size of the true one.
         joints_3d: (21, 3) metres, camera axes, relative to the wrist.
         pose: (45,) 15 joints × axis-angle, radians (right-hand model, see the head of this file).

@@ -9,7 +9,7 @@ import torch
 from untrained import BOX, StandInDetector, any_score, shown
 
 from densehand.camera import SHOWN, Crop, project_pinhole
-from densehand.crops import log_odds
+from densehand.crops import MESH_SAYS, log_odds
 from densehand.detect import Detection
 from densehand.looks import DETECTORS_SIDE, DOUBT
 from densehand.network.calibration import Calibration
@@ -295,8 +295,11 @@ def test_the_result_says_what_refinement_did_and_its_mask_is_the_refined_meshes(
         moved = np.linalg.norm(skeletons[1] - skeletons[0], axis=1).mean()
         assert note.moved_px == pytest.approx(moved, abs=1e-2)
         weight = after.keypoints_score / after.keypoints_score.sum()
-        gap = np.linalg.norm(skeletons[1] - after.keypoints_2d, axis=1)
+        gap = np.linalg.norm(skeletons[1] - before.keypoints_2d, axis=1)
         assert note.residual_px == pytest.approx(float(weight @ gap), abs=2e-2)
+        says = MESH_SAYS if mode == "fast" else 0.0
+        shared = (1 - says) * before.keypoints_2d + says * skeletons[1]
+        np.testing.assert_allclose(after.keypoints_2d, shared, atol=1e-2)
     after = refined[1]  # a right hand's crop is not mirrored
     crop = Crop.from_box(np.float32(BOX))
     x0, y0 = np.round(crop.box[:2]).astype(int)
