@@ -138,11 +138,11 @@ see=(python tools/train_corrector.py gather --model "$runs/lite-30.safetensors" 
     --fits "$runs/fits-4.npz")
 "${see[@]}" --held-back --both-ways --seed 770030 --out "$runs/held-back.safetensors"
 "${see[@]}" --passes 2 --both-ways --seed 770031 --out "$runs/photos-3.safetensors"
-"${see[@]}" --passes 4 --seed 770032 --out "$runs/photos-4.safetensors"
-"${see[@]}" --rendered 8000 --seed 770033 --out "$runs/seen-4.safetensors"
-"${see[@]}" --rendered 9600 --seed 770035 --out "$runs/seen-5.safetensors"
-"${see[@]}" --rendered 6400 --both-ways --seed 770034 --out "$runs/seen-6.safetensors"
-python tools/train_corrector.py fit --model "$runs/lite-30.safetensors" --steps 16000 --out "$runs/lite-31/weights.safetensors" \
+"${see[@]}" --passes 3 --seed 770032 --out "$runs/photos-4.safetensors"
+"${see[@]}" --rendered 4992 --seed 770033 --out "$runs/seen-4.safetensors"
+"${see[@]}" --rendered 6016 --seed 770035 --out "$runs/seen-5.safetensors"
+"${see[@]}" --rendered 4992 --both-ways --seed 770034 --out "$runs/seen-6.safetensors"
+python tools/train_corrector.py fit --model "$runs/lite-30.safetensors" --steps 12000 --out "$runs/lite-31/weights.safetensors" \
     --rendered "$runs"/seen-{4,5,6}.safetensors --real "$runs"/photos-{3,4}.safetensors --held-back "$runs/held-back.safetensors"
 
 [ $# -lt 4 ] || python tools/package_weights.py "$runs/lite-31/weights.safetensors" --commit "$4" \
