@@ -178,10 +178,10 @@ def test_the_tool_from_photos_to_weights(tmp_path, monkeypatch, capsys) -> None:
     out = tmp_path / "weights.safetensors"
     monkeypatch.setattr(tool, "SIDE", replace(tool.SIDE, steps=2))
 
-    def fitted(*rendered: str) -> tuple[set[str], str]:
+    def fitted(*rendered: str, more: tuple[str, ...] = ()) -> tuple[set[str], str]:
         """Which correctors moved, and what was printed."""
         given = ["--rendered", *(str(tmp_path / f"{name}.safetensors") for name in rendered)]
-        given += ["--real", str(tmp_path / "real.safetensors"), "--steps", "2", "--out", str(out)]
+        given += ["--real", str(tmp_path / "real.safetensors"), "--steps", "2", "--out", str(out), *more]
         monkeypatch.setattr("sys.argv", ["train_corrector", "fit", *given])
         tool.main()
         before, after = (open_model(name, fuse=False).state_dict() for name in ("dhpe-lite", str(out)))
@@ -192,5 +192,6 @@ def test_the_tool_from_photos_to_weights(tmp_path, monkeypatch, capsys) -> None:
 
     moved, said = fitted("rendered")
     assert moved == {CORRECTORS[0]} and "mesh rendered        2 loss" in said and "side" not in said
+    assert fitted("rendered", more=("--go-on", "--lr", "0"))[0] == set()
     moved, said = fitted("rendered", "both")
     assert moved == set(CORRECTORS) and "mesh rendered        2 loss" in said and "side rendered        2 loss" in said

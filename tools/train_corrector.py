@@ -123,13 +123,14 @@ def run_fit(options: argparse.Namespace) -> None:
     both_ways = [[part for part in parts if (part.is_right == 0).any()] for parts in files]
     width, config, hand = network.evidence.trunk.width, network.config, network.hand
     torch.manual_seed(options.seed)
-    # both anew, also where there were some
-    network.regressor.corrector = corrector = Corrector(width, config.corrector)
-    network.side_corrector = side = SideCorrector(width, config.side_corrector)
+    if not options.go_on:
+        network.regressor.corrector = Corrector(width, config.corrector)
+    corrector = network.regressor.corrector.train().requires_grad_()
     sets, tests = split(*files, options.real_share)
-    how = FitOptions(steps=options.steps, seed=options.seed)
+    how = FitOptions(steps=options.steps, seed=options.seed, lr=options.lr)
     follow("mesh", fit(corrector, hand, sets, how), corrector, lambda test: errors(hand, corrector, test), tests)
     if both_ways[0]:
+        network.side_corrector = side = SideCorrector(width, config.side_corrector)  # also where there was one
         sets, tests = split(*both_ways, options.real_share)
         learnt = fit_side(side, hand, sets, replace(SIDE, seed=options.seed))
         follow("side", learnt, side, lambda test: side_right(hand, side, test), tests)
@@ -201,6 +202,10 @@ def main() -> None:
     )
     fits.add_argument("--real-share", type=float, default=0.3, help="share of training photos among the crops")
     fits.add_argument("--steps", type=int, default=FitOptions.steps)
+    fits.add_argument("--lr", type=float, default=FitOptions.lr, help="the mesh's learning rate")
+    fits.add_argument(
+        "--go-on", action="store_true", help="with the mesh's corrector that the model has, not a new one"
+    )
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     try:

@@ -133,17 +133,19 @@ densehand train "${common[@]}" "${upright[@]}" --fits "$runs/fits-4.npz" --out "
     --start "$runs/lite-28/weights.safetensors" --steps 5600 --seed 131 --augmentation.upright 0.8 --photo-share 0.52 --bf16
 python tools/average_weights.py "$runs/lite-28/weights.safetensors" "$runs/lite-29/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-30.safetensors"
-# 31. Both correctors anew, the side's for the first time.
-see=(python tools/train_corrector.py gather --model "$runs/lite-30.safetensors" --photos "$photos" --backgrounds "$runs/backgrounds"
-    --fits "$runs/fits-4.npz")
+# 31. The correctors, on what the network says in 8-bit integers, as it is used: the mesh's goes on, the side's is the first.
+python tools/calibrate_activations.py "$runs/lite-30.safetensors" --photos "$photos" --backgrounds "$backgrounds" --write
+see=(python tools/train_corrector.py gather --model "$runs/lite-30.safetensors" --photos "$photos" --backgrounds "$runs/backgrounds")
 "${see[@]}" --held-back --both-ways --seed 770030 --out "$runs/held-back.safetensors"
+see+=(--fits "$runs/fits-4.npz")
 "${see[@]}" --passes 2 --both-ways --seed 770031 --out "$runs/photos-3.safetensors"
-"${see[@]}" --passes 3 --seed 770032 --out "$runs/photos-4.safetensors"
-"${see[@]}" --rendered 4992 --seed 770033 --out "$runs/seen-4.safetensors"
-"${see[@]}" --rendered 6016 --seed 770035 --out "$runs/seen-5.safetensors"
+"${see[@]}" --passes 2 --seed 770032 --out "$runs/photos-4.safetensors"
+"${see[@]}" --rendered 3008 --seed 770033 --out "$runs/seen-4.safetensors"
+"${see[@]}" --rendered 2496 --seed 770035 --out "$runs/seen-5.safetensors"
 "${see[@]}" --rendered 4992 --both-ways --seed 770034 --out "$runs/seen-6.safetensors"
-python tools/train_corrector.py fit --model "$runs/lite-30.safetensors" --steps 12000 --out "$runs/lite-31/weights.safetensors" \
-    --rendered "$runs"/seen-{4,5,6}.safetensors --real "$runs"/photos-{3,4}.safetensors --held-back "$runs/held-back.safetensors"
+python tools/train_corrector.py fit --model "$runs/lite-30.safetensors" --go-on --steps 12000 --lr 3e-4 \
+    --rendered "$runs"/seen-{4,5,6}.safetensors --real "$runs"/photos-{3,4}.safetensors --held-back "$runs/held-back.safetensors" \
+    --out "$runs/lite-31/weights.safetensors"
 
 [ $# -lt 4 ] || python tools/package_weights.py "$runs/lite-31/weights.safetensors" --commit "$4" \
     --recipe "tools/train_lite.sh PHOTOS BACKGROUNDS" --hardware "2 CPU cores shared with other work, about 20 hours in all" \
