@@ -12,6 +12,7 @@ from photo_folder import make_photo_folder
 from tool_loader import load_tool
 
 from densehand.errors import InputError, WeightsError
+from densehand.export import write_picture
 from densehand.hand.model import HandModel
 from densehand.network import engine as engines
 from densehand.network.card import amend_card, card_beside
@@ -203,6 +204,11 @@ def test_measured_ranges_come_back_from_the_card(package, tmp_path, capsys):
     assert load_model("dhpe-lite", path=package).engine.precision in ("int8", "float32")
     line = next(line for line in package.with_suffix(".json").read_text().splitlines() if next(iter(found)) in line)
     assert line.rstrip(",").endswith("]")  # a pair stands on one line
+    gathered = tmp_path / "gathered"
+    gathered.mkdir()
+    write_picture(gathered / "room_3.png", np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(SystemExit, match="named by its number"):
+        tool.main([*options, "--backgrounds", str(gathered)])
 
 
 def test_ranges_are_those_of_the_tensors():
