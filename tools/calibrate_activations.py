@@ -103,22 +103,11 @@ def shifts(network: DHPE, ranges: Ranges, crops: Sequence[Tensor]) -> Float[np.n
     return (near - exact).norm(dim=-1).flatten().numpy() * (ERROR_CROP / 2)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", help="a weights file, or the name of a packaged model")
-    parser.add_argument("--photos", type=Path, required=True, help="folder with labels.jsonl and crops/")
-    parser.add_argument("--backgrounds", type=Path, help="folder of hand-free pictures")
-    parser.add_argument("--count", type=int, default=200, help="most training photos")
-    parser.add_argument("--rendered", type=int, default=100, help="number of rendered hands")
-    parser.add_argument("--write", action="store_true", help="write the ranges into the model card")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace) -> None:
+    """Measure, print and perhaps write. Errors: those of the weights and folders."""
     path = weights_path(options.weights)
     network = open_model(str(path), precision="float32")
-    try:
-        crops = photo_crops(network, options.photos, "train", options.count, options.backgrounds)
-    except DensehandError as error:
-        raise SystemExit(f"error: {error}") from error
+    crops = photo_crops(network, options.photos, "train", options.count, options.backgrounds)
     crops += rendered_crops(network, options.rendered, SEED)
     ranges = measure_ranges(network.config.name, EvidenceGraph(network.evidence), crops)
     for name, (low, high) in ranges.items():
@@ -133,6 +122,22 @@ def main(arguments: list[str] | None = None) -> None:
     if options.write:
         amend_card(path, activation_ranges=ranges)
         print(f"written: {path.with_suffix('.json')}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", help="a weights file, or the name of a packaged model")
+    parser.add_argument("--photos", type=Path, required=True, help="folder with labels.jsonl and crops/")
+    parser.add_argument("--backgrounds", type=Path, help="folder of hand-free pictures")
+    parser.add_argument("--count", type=int, default=200, help="most training photos")
+    parser.add_argument("--rendered", type=int, default=100, help="number of rendered hands")
+    parser.add_argument("--write", action="store_true", help="write the ranges into the model card")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        run(options)
+    except DensehandError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about twenty hours.
+# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about twenty-three hours.
 #
 #   tools/train_lite.sh PHOTOS BACKGROUNDS [RUNS [COMMITS]]
 #
@@ -148,6 +148,6 @@ python tools/train_corrector.py fit --model "$runs/lite-30.safetensors" --go-on 
     --out "$runs/lite-31/weights.safetensors"
 
 [ $# -lt 4 ] || python tools/package_weights.py "$runs/lite-31/weights.safetensors" --commit "$4" \
-    --recipe "tools/train_lite.sh PHOTOS BACKGROUNDS" --hardware "2 CPU cores shared with other work, about 20 hours in all" \
+    --recipe "tools/train_lite.sh PHOTOS BACKGROUNDS" --hardware "2 CPU cores shared with other work, about 23 hours in all" \
     --data "hand crops of six openly licensed sets with MediaPipe's 2D keypoints and labels made anew from them (tools/self_label.py), photos of a hand with masks (CC-BY-SA-4.0; tools/label_masked.py), photos without hands, our own renders" \
     --note "part 19 was planned for 3,500 steps and shortened on its way; parts 1, 2, 4 and 16 were cut short from longer schedules of nearly constant learning rate, which the recipe's schedules approximate; part 6 drew rare photos by the size of their group of like poses (k-means, power -0.5) instead of by the 30th nearest; part 10's labels were made by a network that looked at 128 px, and gave 3 % of the photos a mask; the labels of parts 10 and 12 are of looks at the photos as they lie"
