@@ -17,7 +17,15 @@ from densehand.hand.model import HandModel
 from densehand.network import engine as engines
 from densehand.network.card import amend_card, card_beside
 from densehand.network.engine import GRAPHS, EvidenceGraph, GraphEngine, engine
-from densehand.network.quantise import GraphTable, byte_scale, check_ranges, fill, pair_scale, quantise_convolution
+from densehand.network.quantise import (
+    GraphTable,
+    byte_scale,
+    check_ranges,
+    fill,
+    pair_scale,
+    quantise_convolution,
+    round_together,
+)
 from densehand.network.zoo import WEIGHTS_FOLDER, load_card, load_model
 
 INT16 = 2**15 - 1
@@ -58,17 +66,51 @@ def weights(seed: int, spread: float, inputs: int, kernel: int) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.floats(1.5, 1e4), st.sampled_from([1, 2, 3, 7, 16]), st.sampled_from([1, 3]))
-def test_no_pair_of_products_exceeds_16_bits_and_weights_are_within_half_a_scale(seed, spread, inputs, kernel):
+def test_no_pair_of_products_exceeds_16_bits_and_weights_are_within_a_scale(seed, spread, inputs, kernel):
     weight, bias = weights(seed, spread, inputs, kernel), np.zeros(6, np.float32)
     values, scale, *_ = quantise_convolution(weight, bias, 0.02)
     assert values.dtype == np.int8 and np.abs(values.astype(int)).max() <= 127
     steps = np.abs(values - weight / scale.reshape(-1, 1, 1, 1).astype(np.float64))
-    assert steps.max() <= 0.5 + 1e-4
+    assert steps.max() <= 1 + 1e-4
     if inputs > 1:
         for order in (values, np.moveaxis(values, 1, -1)):
             row = order.reshape(6, -1).astype(int)
             sums = np.stack([a * row[:, 1:] + b * row[:, :-1] for a in (0, 255) for b in (0, 255)])  # linear in a and b
             assert np.abs(sums).max() <= INT16
+
+
+def rounded_one_by_one(row: np.ndarray, paired: bool) -> list[int]:
+    """The twin of `round_together`."""
+    values = [int(v) for v in np.clip(np.rint(row), -127, 127)]
+    lacking = round(sum(row) - sum(values))
+    way = int(np.sign(lacking))
+    for _ in range(abs(lacking)):
+        gain = [
+            (x - v) * way if (v * way < 0 if paired else abs(v + way) <= 127) else 0
+            for x, v in zip(row, values, strict=True)
+        ]
+        best = int(np.argmax(gain))
+        if gain[best] <= 0:
+            break
+        values[best] += way
+    return values
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 2, 9, 40]), st.floats(0.1, 60), st.floats(-60, 60), st.booleans())
+def test_weights_are_rounded_to_integers_of_their_sum(seed, count, spread, mean, paired):
+    steps = np.clip(np.random.default_rng(seed).normal(mean, spread, (5, count)), -127, 127)
+    steps[0] = 0
+    values = round_together(steps, paired)
+    assert [list(row) for row in values] == [rounded_one_by_one(row, paired) for row in steps]
+    assert np.abs(values - steps).max() <= 1 and np.abs(values).max() <= 127
+    plain = np.rint(steps)
+    lost, lost_plain = np.abs((values - steps).sum(1)), np.abs((plain - steps).sum(1))
+    assert (lost <= lost_plain + 1e-9).all()
+    if paired:
+        assert (np.abs(values) <= np.abs(plain)).all() and (values * plain >= 0).all()
+    elif np.abs(steps).max() < 126:
+        assert lost.max() <= 0.5 + 1e-9
 
 
 def test_plain_scales_would_saturate():
@@ -107,10 +149,10 @@ def near(outputs, exact) -> bool:
     shift = (keypoints - exact[4]).norm(dim=-1) * 112  # pixels of a 224-px crop
     together = torch.corrcoef(torch.stack([features.flatten(), exact[0].flatten()]))[0, 1]
     return bool(
-        0 < shift.median() < 1
-        and shift.flatten().quantile(0.9) < 3
-        and (confidence - exact[5]).abs().median() < 0.013
-        and together > 0.995  # 0.9957 to 0.9984 on samples of 16 hands; the faults below are seen in this or the others
+        0 < shift.median() < 0.7
+        and shift.flatten().quantile(0.9) < 2.5
+        and (confidence - exact[5]).abs().median() < 0.008
+        and together > 0.998  # 0.9991 to 0.9996 on samples of 16 to 128 hands
         and ((mask > 0) == (exact[3] > 0)).float().mean() > 0.99
     )
 

@@ -8,6 +8,9 @@ bytes with one scale for each output channel, biases 32-bit. Jacob et al. 2018 i
 CPUs without VNNI add the products of two neighbouring inputs in 16 bits and saturate: 255·127·2 does not fit. So a
 channel's scale is also large enough that two neighbouring weights of one sign together are at most 128, and no such sum
 saturates.
+
+Neighbouring pixels are alike, and so are many channels: what they have in common passes a kernel by the sum of its
+weights, often a small difference of large ones. So weights are rounded to integers of that sum (`round_together`).
 """
 
 from __future__ import annotations
@@ -80,17 +83,35 @@ def pair_scale(weight: Float[np.ndarray, "o i *k"]) -> Float[np.ndarray, " o"]:
     return largest / LARGEST
 
 
+def round_together(steps: Float[np.ndarray, "o n"], paired: bool) -> Int[np.ndarray, "o n"]:
+    """Integers within 1 of the numbers, at most `LARGEST`, whose sum in each row is within half of the numbers' (or as
+    near as the rest allows): those farthest from their nearest integer go to the other side of it.
+
+    paired: only towards zero, so that no sum of two neighbours of one sign gets larger.
+    """
+    values = np.clip(np.rint(steps), -LARGEST, LARGEST)
+    left = steps - values
+    lacking = np.rint(left.sum(1, keepdims=True))
+    way, count = np.sign(lacking), int(np.abs(lacking).max(initial=0))
+    free = values * way < 0 if paired else np.abs(values + way) <= LARGEST
+    gain = np.where(free, left * way, 0)
+    first = np.argsort(-gain, axis=1, kind="stable")[:, :count]
+    moved = (np.take_along_axis(gain, first, 1) > 0) & (np.arange(first.shape[1]) < np.abs(lacking))
+    np.put_along_axis(values, first, np.take_along_axis(values, first, 1) + way * moved, 1)
+    return values.astype(np.int64)
+
+
 def quantise_convolution(
     weight: Float[np.ndarray, "o i *k"], bias: Float[np.ndarray, " o"], input_scale: float
 ) -> tuple[Int8[np.ndarray, "o i *k"], Float[np.ndarray, " o"], Int[np.ndarray, " o"], Float[np.ndarray, " o"]]:
     """Weights as int8 with their scales (float32), biases as int32 with theirs, which are input_scale times those.
 
-    The error of a weight is at most half its scale.
+    The error of a weight is at most its scale, and half that, if it can be, the error of a channel's sum of weights.
     """
     least = np.maximum(np.abs(bias.astype(np.float64)) / (input_scale * MOST_BIAS), SMALLEST_SCALE)
     scale = np.maximum(pair_scale(weight), least).astype(np.float32)
-    steps = weight / scale.reshape(-1, *[1] * (weight.ndim - 1)).astype(np.float64)
-    values = np.clip(np.rint(steps), -LARGEST, LARGEST).astype(np.int8)
+    steps = weight.reshape(len(weight), -1) / scale[:, None].astype(np.float64)
+    values = round_together(steps, paired=weight.shape[1] > 1).astype(np.int8).reshape(weight.shape)
     bias_scale = (scale * np.float32(input_scale)).astype(np.float32)
     return values, scale, np.rint(bias / bias_scale.astype(np.float64)).astype(np.int32), bias_scale
 
