@@ -173,7 +173,11 @@ def quantised(model: onnx.ModelProto, table: GraphTable) -> onnx.ModelProto:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=GRAPHS, help="folder to write to")
-    out = parser.parse_args().out
+    parser.add_argument(
+        "--size", type=int, help="side of the estimators' crops, pixels, where the next weights see another"
+    )
+    options = parser.parse_args()
+    out = options.out
     out.mkdir(parents=True, exist_ok=True)
     detector = DetectorGraph(fuse_batch_norms(DetectorNet().eval()))
     exported: list[tuple[str, nn.Module, int, dict[int, str]]] = [
@@ -181,7 +185,7 @@ def main() -> None:
     ]
     for name in available_models():
         evidence = EvidenceGraph(fuse_batch_norms(build_model(name).eval()).evidence)
-        exported.append((name, evidence, load_card(name).input_size, {0: "batch"}))
+        exported.append((name, evidence, options.size or load_card(name).input_size, {0: "batch"}))
     for name, module, size, free in exported:
         graph = graph_of(module.eval(), size, free)
         table = bytes_of(graph.graph, KEPT_FLOAT[name])
