@@ -118,7 +118,7 @@ def test_the_network_is_shown_the_middle_of_a_crop_and_answers_for_the_whole(ref
     assert float(answer.h["scale"]) == pytest.approx(SHOWN * float(decode(h).scale[0]), rel=1e-4)
 
 
-@pytest.mark.parametrize("refine", [0, 2])
+@pytest.mark.parametrize("refine", [0, 1])
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_turned_look_at_a_turned_photo_says_the_same_turned(quarters: int, refine: int) -> None:
     """By quarters, whose pixels are the same: keypoints and mesh come back as the hand lies in the photo.
@@ -138,7 +138,8 @@ def test_a_turned_look_at_a_turned_photo_says_the_same_turned(quarters: int, ref
         plain, *others = estimator.crops.run([Photo(upright), Photo(turned.copy())], looks, refine)
     around = np.eye(3)
     around[:2, :2] = in_plane(angle)
-    crop_units, metres = (0.02, 3e-3) if refine else (1e-4, 1e-4)  # steps of descent grow what the pixels' last bits do
+    # a step of descent, which moves projections by 0.025 and vertices by 2 mm, grows what the pixels' last bits do
+    crop_units, metres = (6e-3, 6e-4) if refine else (1e-4, 1e-4)
     for other in others:
         np.testing.assert_allclose(other.keypoints, plain.keypoints @ in_plane(angle).T, atol=1e-4)
         np.testing.assert_allclose(other.projected, plain.projected @ in_plane(angle).T, atol=crop_units)
