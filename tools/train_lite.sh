@@ -115,14 +115,24 @@ densehand train "${common[@]}" "${upright[@]}" --fits "$runs/fits-3.npz" --out "
 python tools/average_weights.py "$runs/lite-25.safetensors" "$runs/lite-26/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-27.safetensors"
 
+# What a network of $runs says of rendered hands or photos, for its correctors: gather MODEL FILE OPTIONS…
+gather() {
+    python tools/train_corrector.py gather --model "$runs/$1.safetensors" --photos "$photos" --backgrounds "$runs/backgrounds" \
+        --out "$runs/$2.safetensors" "${@:3}"
+}
+# From then on it looks in 8-bit integers, as it is used: in_integers MODEL SIDE-OF-CROPS
+in_integers() {
+    python tools/export_graphs.py --size "$2"
+    python tools/calibrate_activations.py "$runs/$1.safetensors" --photos "$photos" --backgrounds "$backgrounds" --write
+}
+
 # 28. The corrector (docs/network.md) on what these weights say of 37,824 rendered hands that no training drew, and of the photos.
-see=(python tools/train_corrector.py gather --model "$runs/lite-27.safetensors" --photos "$photos" --backgrounds "$runs/backgrounds"
-    --fits "$runs/fits-3.npz")
-"${see[@]}" --rendered 11328 --seed 770001 --out "$runs/seen-1.safetensors"
-"${see[@]}" --rendered 11200 --seed 770002 --out "$runs/seen-2.safetensors"
-"${see[@]}" --rendered 15296 --seed 770003 --out "$runs/seen-3.safetensors"
-"${see[@]}" --passes 2 --seed 770009 --out "$runs/photos-1.safetensors"
-"${see[@]}" --passes 5 --seed 770010 --out "$runs/photos-2.safetensors"
+labels=(--fits "$runs/fits-3.npz")
+gather lite-27 seen-1 "${labels[@]}" --rendered 11328 --seed 770001
+gather lite-27 seen-2 "${labels[@]}" --rendered 11200 --seed 770002
+gather lite-27 seen-3 "${labels[@]}" --rendered 15296 --seed 770003
+gather lite-27 photos-1 "${labels[@]}" --passes 2 --seed 770009
+gather lite-27 photos-2 "${labels[@]}" --passes 5 --seed 770010
 python tools/train_corrector.py fit --model "$runs/lite-27.safetensors" --steps 16000 --out "$runs/lite-28/weights.safetensors" \
     --rendered "$runs"/seen-{2,3,1}.safetensors --real "$runs"/photos-{1,2}.safetensors
 
@@ -133,17 +143,15 @@ densehand train "${common[@]}" "${upright[@]}" --fits "$runs/fits-4.npz" --out "
     --start "$runs/lite-28/weights.safetensors" --steps 5600 --seed 131 --augmentation.upright 0.8 --photo-share 0.52 --bf16
 python tools/average_weights.py "$runs/lite-28/weights.safetensors" "$runs/lite-29/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-30.safetensors"
-# 31. The correctors, on what the network says in 8-bit integers, as it is used: the mesh's goes on, the side's is the first.
-python tools/export_graphs.py --size 192
-python tools/calibrate_activations.py "$runs/lite-30.safetensors" --photos "$photos" --backgrounds "$backgrounds" --write
-see=(python tools/train_corrector.py gather --model "$runs/lite-30.safetensors" --photos "$photos" --backgrounds "$runs/backgrounds")
-"${see[@]}" --held-back --both-ways --seed 770030 --out "$runs/held-back.safetensors"
-see+=(--fits "$runs/fits-4.npz")
-"${see[@]}" --passes 2 --both-ways --seed 770031 --out "$runs/photos-3.safetensors"
-"${see[@]}" --passes 2 --seed 770032 --out "$runs/photos-4.safetensors"
-"${see[@]}" --rendered 3008 --seed 770033 --out "$runs/seen-4.safetensors"
-"${see[@]}" --rendered 2496 --seed 770035 --out "$runs/seen-5.safetensors"
-"${see[@]}" --rendered 4992 --both-ways --seed 770034 --out "$runs/seen-6.safetensors"
+# 31. The correctors: the mesh's goes on, the side's is the first.
+in_integers lite-30 192
+labels=(--fits "$runs/fits-4.npz")
+gather lite-30 held-back --held-back --both-ways --seed 770030
+gather lite-30 photos-3 "${labels[@]}" --passes 2 --both-ways --seed 770031
+gather lite-30 photos-4 "${labels[@]}" --passes 2 --seed 770032
+gather lite-30 seen-4 "${labels[@]}" --rendered 3008 --seed 770033
+gather lite-30 seen-5 "${labels[@]}" --rendered 2496 --seed 770035
+gather lite-30 seen-6 "${labels[@]}" --rendered 4992 --both-ways --seed 770034
 python tools/train_corrector.py fit --model "$runs/lite-30.safetensors" --go-on --steps 12000 --lr 3e-4 \
     --rendered "$runs"/seen-{4,5,6}.safetensors --real "$runs"/photos-{3,4}.safetensors --held-back "$runs/held-back.safetensors" \
     --out "$runs/lite-31/weights.safetensors"
@@ -155,17 +163,15 @@ densehand train "${common[@]}" "${upright[@]}" --fits "$runs/fits-5.npz" --out "
     --start "$runs/lite-31/weights.safetensors" --steps 4400 --seed 137 --augmentation.upright 0.8 --photo-share 0.52 --bf16
 python tools/average_weights.py "$runs/lite-31/weights.safetensors" "$runs/lite-32/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-33.safetensors"
-# 34. The correctors, as in 31, from graphs for such crops.
-python tools/export_graphs.py --size 224
-python tools/calibrate_activations.py "$runs/lite-33.safetensors" --photos "$photos" --backgrounds "$backgrounds" --write
-see=(python tools/train_corrector.py gather --model "$runs/lite-33.safetensors" --photos "$photos" --backgrounds "$runs/backgrounds")
-"${see[@]}" --held-back --both-ways --seed 780030 --out "$runs/held-back-2.safetensors"
-see+=(--fits "$runs/fits-5.npz")
-"${see[@]}" --passes 2 --both-ways --seed 780031 --out "$runs/photos-5.safetensors"
-"${see[@]}" --passes 1 --seed 780032 --out "$runs/photos-6.safetensors"
-"${see[@]}" --rendered 4992 --both-ways --seed 780034 --out "$runs/seen-7.safetensors"
-"${see[@]}" --rendered 2496 --seed 780035 --out "$runs/seen-8.safetensors"
-"${see[@]}" --rendered 2496 --seed 780036 --out "$runs/seen-9.safetensors"
+# 34. The correctors, as in 31.
+in_integers lite-33 224
+labels=(--fits "$runs/fits-5.npz")
+gather lite-33 held-back-2 --held-back --both-ways --seed 780030
+gather lite-33 photos-5 "${labels[@]}" --passes 2 --both-ways --seed 780031
+gather lite-33 photos-6 "${labels[@]}" --passes 1 --seed 780032
+gather lite-33 seen-7 "${labels[@]}" --rendered 4992 --both-ways --seed 780034
+gather lite-33 seen-8 "${labels[@]}" --rendered 2496 --seed 780035
+gather lite-33 seen-9 "${labels[@]}" --rendered 2496 --seed 780036
 python tools/train_corrector.py fit --model "$runs/lite-33.safetensors" --go-on --steps 9000 --lr 3e-4 \
     --rendered "$runs"/seen-{8,9,7}.safetensors --real "$runs"/photos-{5,6}.safetensors --held-back "$runs/held-back-2.safetensors" \
     --out "$runs/lite-34/weights.safetensors"
@@ -173,4 +179,4 @@ python tools/train_corrector.py fit --model "$runs/lite-33.safetensors" --go-on 
 [ $# -lt 4 ] || python tools/package_weights.py "$runs/lite-34/weights.safetensors" --commit "$4" \
     --recipe "tools/train_lite.sh PHOTOS BACKGROUNDS" --hardware "2 CPU cores shared with other work, about 25 hours in all" \
     --data "hand crops of six openly licensed sets with MediaPipe's 2D keypoints and labels made anew from them (tools/self_label.py), photos of a hand with masks (CC-BY-SA-4.0; tools/label_masked.py), photos without hands, our own renders" \
-    --note "part 19 was planned for 3,500 steps and shortened on its way; parts 1, 2, 4 and 16 were cut short from longer schedules of nearly constant learning rate, which the recipe's schedules approximate; part 6 drew rare photos by the size of their group of like poses (k-means, power -0.5) instead of by the 30th nearest; part 10's labels were made by a network that looked at 128 px, and gave 3 % of the photos a mask; the labels of parts 10 and 12 are of looks at the photos as they lie"
+    --note "part 19 was planned for 3,500 steps and shortened on its way; parts 1, 2, 4 and 16 were cut short from longer schedules of nearly constant learning rate, which the recipe's schedules approximate; part 6 drew rare photos by the size of their group of like poses (k-means, power -0.5) instead of by the 30th nearest; part 10's labels were made by a network that looked at 128 px, and gave 3 % of the photos a mask; the labels of parts 10 and 12 are of looks at the photos as they lie; part 28 saw the crops in 8-bit integers, and began from another random start; parts 29 and 32 began from the weights before in half precision"
