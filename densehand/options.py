@@ -23,7 +23,7 @@ def option(
 ) -> Any:
     """A dataclass field with its help.
 
-    low, high: smallest and largest value allowed. choices: the words allowed. names: further names on the command line.
+    low, high: smallest and largest value allowed, of pairs for both of the two. choices: the words allowed. names: further names on the command line.
     """
     how = {"help": text, "low": low, "high": high, "choices": choices, "names": names}
     return field(default=default, metadata=how)
@@ -144,7 +144,8 @@ def _say(kind: Any) -> str:
 
 def _check_range(value: Any, how: Mapping[str, Any], where: str, name: str) -> None:
     low, high, choices = how.get("low"), how.get("high"), how.get("choices")
-    if (low is not None and value < low) or (high is not None and value > high):
+    parts = value if isinstance(value, tuple) else (value,)
+    if (low is not None and min(parts) < low) or (high is not None and max(parts) > high):
         limits = f"at least {low}" if high is None else f"at most {high}" if low is None else f"from {low} to {high}"
         raise InputError(f"{where}: {name} = {value}, but it must be {limits}")
     if choices and value not in choices:

@@ -123,7 +123,8 @@ def recolour(pictures: Float[Tensor, "b 3 s s"], how: Augmentation, generator: G
     pictures = (pictures * gain + draw(-0.1 * c, 0.1 * c, 1, 1, 1)).clamp(1e-4, 1)
     pictures = pictures.pow(draw(1 - 0.3 * c, 1 + 0.4 * c, 1, 1, 1))
     soft = draw(0, 1, 1, 1, 1) < how.blur  # lost resolution: shrink and enlarge
-    low = F.interpolate(pictures, scale_factor=float(draw(0.25, 0.6)[0]), mode="area")
+    kept = draw(*how.resolution)[0]  # one for all of them: a picture's own would take a call each
+    low = F.interpolate(pictures, scale_factor=float(kept), mode="area")
     pictures = torch.where(soft, F.interpolate(low, size=(size, size), mode="bilinear"), pictures)
     noisy = (draw(0, 1, 1, 1, 1) < how.noise) * draw(0, 0.08, 1, 1, 1)
     pictures = pictures + noisy * torch.randn(pictures.shape, generator=generator, device=device)
