@@ -42,16 +42,20 @@ def crop_image(
     mode = {"constant": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}[border]
     shrink = 2 * crop.half_side / size
     corners = abs(math.sin(turn)) + abs(math.cos(turn)) - 1  # of the turned square reach out of the crop
-    patch, origin = _region(image, crop, margin=2 + 2 * shrink + corners * crop.half_side)
+    patch, (left, top, right, _) = _region(image, crop, margin=2 + 2 * shrink + corners * crop.half_side)
     # In two steps: whole blocks of r × r pixels are averaged first, which cv2 does fast, then few bilinear samples.
     r = min(max(int(shrink), 1), max(patch.shape[:2]))
     if r > 1:
-        patch = cv2.copyMakeBorder(patch, 0, -patch.shape[0] % r, 0, -patch.shape[1] % r, mode)
+        rest = (0, -patch.shape[1] % r)
+        patch = cv2.copyMakeBorder(patch, 0, -patch.shape[0] % r, *(rest[::-1] if crop.mirrored else rest), mode)
         patch = _block_means(patch, r)
     samples = math.ceil(min(shrink / r, 2) / 1.125)
     fine = size * samples
     to_image = crop.crop_to_image_affine(fine, turn)
-    to_image[:, 2] = (to_image[:, 2] - origin) / r
+    if crop.mirrored:  # pixels are counted from the right: a left hand's crop is, to the last bit, the mirrored photo's
+        patch = cv2.flip(patch, 1)
+        to_image[0] *= -1
+    to_image[:, 2] = (to_image[:, 2] + ((right, -top) if crop.mirrored else (-left, -top))) / r
     to_image[:, :2] /= r
     to_image[:, 2] += 0.5 * (to_image[:, 0] + to_image[:, 1]) - 0.5  # cv2 counts from pixel centres
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -76,11 +80,11 @@ def _block_means(image: np.ndarray, r: int) -> np.ndarray:
     return image
 
 
-def _region(image: np.ndarray, crop: Crop, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image the crop can see (at least one pixel), and its origin (x, y) in the image."""
+def _region(image: np.ndarray, crop: Crop, margin: float) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The part of the image the crop can see (at least one pixel), and its edges (x0, y0, x1, y1) in the image."""
     bounds = []
     for low, high, limit in ((crop.box[0], crop.box[2], image.shape[1]), (crop.box[1], crop.box[3], image.shape[0])):
         first = min(max(math.floor(low - margin), 0), limit - 1)
         bounds.append((first, max(min(math.ceil(high + margin), limit), first + 1)))
     (x0, x1), (y0, y1) = bounds
-    return image[y0:y1, x0:x1], np.array([x0, y0], dtype=np.float64)
+    return image[y0:y1, x0:x1], (x0, y0, x1, y1)

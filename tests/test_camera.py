@@ -134,6 +134,19 @@ def test_of_a_turned_crop_the_corners_are_seen_too() -> None:
     np.testing.assert_array_equal(turned, np.rot90(quarter[44:76, 44:76]))
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 90)] * 2), st.tuples(*[st.integers(-160, 480)] * 2), st.integers(1, 900),
+    st.sampled_from([1, 8, 16, 37]), st.sampled_from([0.0, 0.4, -2.5]), st.sampled_from(["constant", "replicate"]),
+)  # fmt: skip
+def test_a_mirrored_crop_is_the_mirrored_photos_to_the_last_bit(sides, centre, half, size, turn, border) -> None:
+    image = np.random.default_rng(sum(sides)).integers(0, 255, (*sides, 3), dtype=np.uint8)
+    (x, y), half = (coordinate / 4 for coordinate in centre), half / 8
+    seen = crop_image(image, Crop((x, y), half, True), size, border, turn)
+    other = crop_image(np.ascontiguousarray(image[:, ::-1]), Crop((sides[1] - x, y), half), size, border, turn)
+    np.testing.assert_array_equal(seen, other)
+
+
 def test_crop_image_outside_and_borders() -> None:
     image = np.full((30, 20, 3), 200, np.uint8)
     assert crop_image(image, Crop((500, 500), 10), 8).max() == 0

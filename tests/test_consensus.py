@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -61,18 +60,14 @@ def test_of_another_view_is_carried_back(single, image, box, view, monkeypatch):
         assert np.linalg.norm(a - b, axis=1).mean() < 0.05 * size_of(plain), points
 
 
-@pytest.mark.parametrize("part", [1, 4])
-def test_a_mirrored_photo_gives_the_mirrored_hand(single, image, box, part):
-    """A small photo's crops average no blocks of its pixels, which the mirrored photo would divide elsewhere."""
-    image = cv2.resize(image, None, fx=1 / part, fy=1 / part, interpolation=cv2.INTER_AREA)
+def test_a_mirrored_photo_gives_the_mirrored_hand(single, image, box):
     estimator, width = agreeing(single, refine="fast"), image.shape[1]
-    x0, y0, x1, y1 = (edge / part for edge in box)
-    (hand,) = estimator(image, [(x0, y0, x1, y1)], side="right")
+    x0, y0, x1, y1 = box
+    (hand,) = estimator(image, [box], side="right")
     (other,) = estimator(np.ascontiguousarray(image[:, ::-1]), [(width - x1, y0, width - x0, y1)], side="left")
-    near = (0.01 if part == 1 else 2e-4) * size_of(hand)
+    near = 2e-4 * size_of(hand)  # the angle by which both are turned upright differs in its last bits
     np.testing.assert_allclose(other.keypoints_2d, hand.keypoints_2d * (-1, 1) + (width, 0), atol=near)
-    if part > 1:
-        np.testing.assert_allclose(other.vertices, hand.vertices * (-1, 1, 1), atol=1e-4)
+    np.testing.assert_allclose(other.vertices, hand.vertices * (-1, 1, 1), atol=1e-4)
 
 
 def test_hands_keep_their_order_over_batches_and_refinement_follows(single, image, box):

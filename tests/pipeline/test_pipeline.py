@@ -81,11 +81,11 @@ def test_a_mirrored_photo_gives_the_mirrored_left_hand(estimator, image):
     left = estimator(np.ascontiguousarray(image[:, ::-1]), [HandBox((width - 150, 40, width - 60, 160), "left")])[0]
     assert left.side == "left"
     for name in ("pose", "shape", "rotation", "scale", "keypoints_score", "score"):
-        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=3e-3, atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=1e-4, atol=1e-5, err_msg=name)
     for name in ("joints_3d", "vertices", "translation"):
         mirrored = getattr(right, name) * [-1, 1, 1]
-        np.testing.assert_allclose(getattr(left, name), mirrored, rtol=3e-3, atol=2e-3, err_msg=name)
-    np.testing.assert_allclose(left.keypoints_2d, [width, 0] + right.keypoints_2d * [-1, 1], atol=0.3)
+        np.testing.assert_allclose(getattr(left, name), mirrored, rtol=1e-4, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(left.keypoints_2d, [width, 0] + right.keypoints_2d * [-1, 1], atol=1e-3)
     np.testing.assert_array_equal(left.faces, right.faces[:, ::-1])
     np.testing.assert_allclose(left.mask((200, 280)).mean(), right.mask((200, 280)).mean(), atol=0.01)
 
