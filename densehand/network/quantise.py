@@ -94,8 +94,9 @@ def round_together(steps: Float[np.ndarray, "o n"], paired: bool) -> Int[np.ndar
     lacking = np.rint(left.sum(1, keepdims=True))
     way, count = np.sign(lacking), int(np.abs(lacking).max(initial=0))
     free = values * way < 0 if paired else np.abs(values + way) <= LARGEST
-    gain = np.where(free, left * way, 0)
-    first = np.argsort(-gain, axis=1, kind="stable")[:, :count]
+    gain = np.where(free, left * way, 0) - 1e-12 * np.arange(steps.shape[1])  # of equal ones the first
+    first = np.argpartition(-gain, min(count, gain.shape[1] - 1), axis=1)[:, :count]  # rows are long, few are moved
+    first = np.take_along_axis(first, np.argsort(-np.take_along_axis(gain, first, 1), axis=1), 1)
     moved = (np.take_along_axis(gain, first, 1) > 0) & (np.arange(first.shape[1]) < np.abs(lacking))
     np.put_along_axis(values, first, np.take_along_axis(values, first, 1) + way * moved, 1)
     return values.astype(np.int64)
