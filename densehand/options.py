@@ -23,7 +23,8 @@ def option(
 ) -> Any:
     """A dataclass field with its help.
 
-    low, high: smallest and largest value allowed, of pairs for both of the two. choices: the words allowed. names: further names on the command line.
+    low, high: smallest and largest value allowed, of pairs for both of the two. choices: the words allowed.
+    names: further names on the command line.
     """
     how = {"help": text, "low": low, "high": high, "choices": choices, "names": names}
     return field(default=default, metadata=how)

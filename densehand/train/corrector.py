@@ -30,8 +30,8 @@ from densehand.train.config import LossWeights
 
 # crops as prediction cuts them, upright and of about 0.9 of the house's, as badly as a detector's boxes can be
 CROPS = Augmentation(
-    upright=0.9, rotation=15.0, any_rotation=0.03, zoom=(0.78, 1.05), shift=0.06, flip=0.0, blur=0.4, resolution=(0.1, 0.7),
-    occluder=0.2, backdrop=0.3,
+    upright=0.9, rotation=15.0, any_rotation=0.03, zoom=(0.78, 1.05), shift=0.06, flip=0.0, blur=0.4,
+    resolution=(0.1, 0.7), occluder=0.2, backdrop=0.3,
 )  # fmt: skip
 LOT = 16  # crops in one pass of the network
 SAID = (
