@@ -22,7 +22,7 @@ from densehand.refine.record import Refinement, plain
 
 if TYPE_CHECKING:
     from densehand.hand.model import HandModel
-    from densehand.render import Fragments
+    from densehand.render.single import Seen
 
 SIDES = ("left", "right")
 
@@ -30,7 +30,6 @@ _SHAPES = {
     "box": (4,), "keypoints_2d": (21, 2), "keypoints_score": (21,), "joints_3d": (21, 3), "pose": (45,), "shape": (10,),
     "rotation": (4,), "translation": (3,), "center_px": (2,),
 }  # fmt: skip
-_TILE = 512  # pixels rasterised at a time, so that a hand that fills an 8K photo needs little memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,22 +124,20 @@ class Hand:
     def mask(self, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
         """Which pixels of the full image (height, width) the hand's mesh covers (see `project`)."""
         picture = np.zeros(size, dtype=bool)
-        for top, left, fragments in self._render(size):
-            seen = fragments.mask.numpy()
-            picture[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+        for rows, columns, seen in self._seen(size):
+            picture[rows, columns] = seen.column >= 0
         return picture
 
     def depth(self, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
         """Depth map over the full image (height, width): metres from the camera plane, 0 where the hand is not.
 
-        Only the pixels around the hand are rendered, in tiles. The absolute distance rests on the focal length
-        (the hand's mean is focal / scale); differences within the hand do not.
+        Only the pixels around the hand are rendered. The absolute distance rests on the focal length (the hand's mean
+        is focal / scale); differences within the hand do not.
         """
         picture = np.zeros(size, dtype=np.float32)
-        for top, left, fragments in self._render(size):
-            z = fragments.depth.numpy()
-            tile = picture[top : top + z.shape[0], left : left + z.shape[1]]
-            tile[...] = np.where(fragments.mask.numpy(), z, 0)
+        for rows, columns, seen in self._seen(size):
+            values = np.append(seen.values[0], np.float32(0))  # -1 is the last one
+            picture[rows, columns] = values.take(seen.column, mode="wrap")
         return picture
 
     def screen_vertices(self) -> Float32[np.ndarray, "V 3"]:
@@ -148,25 +145,16 @@ class Hand:
         depth = self.vertices[:, 2:] + self.translation[2]
         return np.concatenate([self.project(self.vertices), depth], axis=1)
 
-    def _render(self, size: tuple[int, int]) -> Iterator[tuple[int, int, Fragments]]:
-        """Fragments of the tiles (top, left, fragments) that the hand touches."""
-        import torch
+    def _seen(self, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Seen]]:
+        """Rows and columns of the picture around the hand, band by band, and the mesh's depth there."""
+        from densehand.render.single import see
 
-        from densehand.render import rasterise
-
-        vertices = self.screen_vertices()
-        corners = vertices[self.faces][..., :2]
-        low, high = corners.min(axis=1), corners.max(axis=1)
-        height, width = size
-        x0, y0 = np.clip(np.floor(low.min(axis=0)), 0, (width, height)).astype(int)
-        x1, y1 = np.clip(np.ceil(high.max(axis=0)), 0, (width, height)).astype(int)
-        for top in range(y0, y1, _TILE):
-            for left in range(x0, x1, _TILE):
-                h, w = min(_TILE, y1 - top), min(_TILE, x1 - left)
-                seen = ((high >= (left, top)) & (low <= (left + w, top + h))).all(axis=1)
-                if seen.any():
-                    moved = torch.from_numpy(vertices - np.array([left, top, 0], dtype=np.float32))
-                    yield top, left, rasterise(moved, torch.from_numpy(self.faces[seen]), (h, w))
+        screen = self.screen_vertices()
+        bounds = np.concatenate([np.floor(screen[:, :2].min(axis=0)), np.ceil(screen[:, :2].max(axis=0))])
+        x0, y0, x1, y1 = np.clip(bounds, 0, np.tile(size[::-1], 2)).astype(int).tolist()
+        if x1 > x0 and y1 > y0:
+            for band in see(screen - np.float32([x0, y0, 0]), self.faces, (y1 - y0, x1 - x0), screen[:, 2:]):
+                yield slice(y0 + band.rows.start, y0 + band.rows.stop), slice(x0, x1), band
 
     def to_json_dict(self) -> dict[str, Any]:
         """The hand's entry in the document `densehand/1` (plain numbers and lists; float32 survives exactly)."""
