@@ -3,9 +3,9 @@
     python tools/measure_looks.py --photos PHOTOS --results results/looks.csv
 
 Errors (pixels of a 224-px crop) of the 2D skeleton and of the mesh on held-back photos, against their labels, and on
-rendered hands that no training drew: crops of several sizes alone, their means (`--consensus`), the heat maps' say in
-the 2D skeleton, and the mirrored crop. Of mirrored crops training teaches the heat maps and the side alone, so their
-keypoints are the heat maps'.
+rendered hands that no training drew, of full resolution and as small as far hands are: crops of several sizes alone,
+their means (`--consensus`), the heat maps' say in the 2D skeleton, and the mirrored crop. Of mirrored crops training
+teaches the heat maps and the side alone, so their keypoints are the heat maps'.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from densehand.camera import ERROR_CROP, SHOWN
 from densehand.data.fits import house_crop
@@ -32,6 +33,7 @@ from densehand.views import CONSENSUS, VIEWS, View, look
 
 SEED = 88_007  # no training's
 ZOOMS = (1.2, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75)  # of the house's crop
+SMALL = 64  # pixels across a picture of a far hand, which then has about 40
 SHARES = (0.1, 0.2, 0.33)  # of the mirrored crop in the mean
 SAYS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LOOKED = tuple(dict.fromkeys((*(View(zoom=zoom) for zoom in ZOOMS), *CONSENSUS, *VIEWS)))  # the mirrored one is last
@@ -43,23 +45,35 @@ def photos(folder: Path, hand: HandModel, fits: str, count: int) -> Records:
     return records.select(records.trusted(count))
 
 
+def error(points: Tensor, records: Records) -> tuple[float, float]:
+    """Mean and median over hands of the distance from the labels, pixels of `ERROR_CROP`."""
+    half, weight = house_crop(records.keypoints)[1], records.keypoint_weight
+    off = (points - records.keypoints).norm(dim=-1) / half[:, None] * (ERROR_CROP / 2)
+    each = (off * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
+    return float((off * weight).sum() / weight.sum()), float(each.median())
+
+
+def from_afar(network: DHPE, records: Records) -> dict[str, tuple[float, float, float]]:
+    """As `errors`, of the crop that is shown, of the same hands in pictures `SMALL` pixels wide."""
+    whole = records.images.permute(0, 3, 1, 2).float()
+    small = interpolate(whole, size=(SMALL, SMALL), mode="area").round()
+    images = interpolate(small, size=whole.shape[-2:], mode="bilinear").round().to(torch.uint8).permute(0, 2, 3, 1)
+    answers = look(network, images, *house_crop(records.keypoints), (View(zoom=SHOWN),), masks=False)
+    mesh, _ = error(answers.skeleton[0, ..., :2], records)
+    return {f"crop × {SHOWN:g} at {SMALL} px": (*error(answers.keypoints[0], records), mesh)}
+
+
 def errors(network: DHPE, records: Records) -> dict[str, tuple[float, float, float]]:
     """Mean and median error of the 2D skeleton and mean of the mesh's (NaN: there is none) of each way to look."""
     centre, half = house_crop(records.keypoints)
     answers = look(network, records.images, centre, half, LOOKED, masks=False)
-    heat, weight = answers.heat, records.keypoint_weight
-
-    def error(points: Tensor) -> tuple[float, float]:
-        off = (points - records.keypoints).norm(dim=-1) / half[:, None] * (ERROR_CROP / 2)
-        return float((off * weight).sum() / weight.sum()), float(
-            ((off * weight).sum(1) / weight.sum(1).clamp_min(1e-6)).median()
-        )
+    heat = answers.heat
 
     def mean_of(views: tuple[View, ...]) -> tuple[Tensor, float]:
         rows = [LOOKED.index(view) for view in views]
         sure = answers.confidence[rows, ..., None].clamp_min(1e-3)
         mesh = answers.skeleton[rows, ..., :2].mean(0)
-        return (answers.keypoints[rows] * sure).sum(0) / sure.sum(0), error(mesh)[0]
+        return (answers.keypoints[rows] * sure).sum(0) / sure.sum(0), error(mesh, records)[0]
 
     ways = {f"crop × {zoom:g}": mean_of((View(zoom=zoom),)) for zoom in ZOOMS}
     shown = LOOKED.index(View(zoom=SHOWN))
@@ -72,7 +86,7 @@ def errors(network: DHPE, records: Records) -> dict[str, tuple[float, float, flo
     for share in SHARES:
         for name, points in (("one", one), ("consensus", several)):
             ways[f"{name} + {share:g} mirrored"] = ((1 - share) * points + share * heat[-1], math.nan)
-    return {name: (*error(points), mesh) for name, (points, mesh) in ways.items()}
+    return {name: (*error(points, records), mesh) for name, (points, mesh) in ways.items()}
 
 
 def asked(description: str | None, hands: int) -> argparse.Namespace:
@@ -99,10 +113,10 @@ def measured_sets(chosen: argparse.Namespace) -> dict[str, Records]:
 
 
 def main() -> None:
-    chosen = asked(__doc__, hands=200)
+    chosen = asked(__doc__, hands=500)
     network, rows = open_model(chosen.model), []
     for name, records in measured_sets(chosen).items():
-        for way, (mean, median, mesh) in errors(network, records).items():
+        for way, (mean, median, mesh) in (from_afar(network, records) | errors(network, records)).items():
             print(f"{name:10}{way:26}mean {mean:6.2f}  median {median:6.2f}  mesh {mesh:6.2f} px", flush=True)
             rows.append({
                 "model": Path(chosen.model).name, "commit": commit(), "set": name, "hands": len(records), "looks": way,
