@@ -46,8 +46,8 @@ def crop_image(
     # In two steps: whole blocks of r × r pixels are averaged first, which cv2 does fast, then few bilinear samples.
     r = min(max(int(shrink), 1), max(patch.shape[:2]))
     if r > 1:
-        rest = (0, -patch.shape[1] % r)
-        patch = cv2.copyMakeBorder(patch, 0, -patch.shape[0] % r, *(rest[::-1] if crop.mirrored else rest), mode)
+        before, after = (-patch.shape[1] % r, 0) if crop.mirrored else (0, -patch.shape[1] % r)
+        patch = cv2.copyMakeBorder(patch, 0, -patch.shape[0] % r, before, after, mode)
         patch = _block_means(patch, r)
     samples = math.ceil(min(shrink / r, 2) / 1.125)
     fine = size * samples

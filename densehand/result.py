@@ -153,7 +153,7 @@ class Hand:
         bounds = np.concatenate([np.floor(screen[:, :2].min(axis=0)), np.ceil(screen[:, :2].max(axis=0))])
         x0, y0, x1, y1 = np.clip(bounds, 0, np.tile(size[::-1], 2)).astype(int).tolist()
         if x1 > x0 and y1 > y0:
-            for band in see(screen - np.float32([x0, y0, 0]), self.faces, (y1 - y0, x1 - x0), screen[:, 2:]):
+            for band in see(screen - np.array([x0, y0, 0], np.float32), self.faces, (y1 - y0, x1 - x0), screen[:, 2:]):
                 yield slice(y0 + band.rows.start, y0 + band.rows.stop), slice(x0, x1), band
 
     def to_json_dict(self) -> dict[str, Any]:
