@@ -102,6 +102,8 @@ def test_command_lines_without_a_file_mean_what_they_did(configured):
         ("bf16 = 1", "bf16 = 1 is not true or false"),
         ("photo_share = 1.5", "photo_share = 1.5, but it must be from 0 to 1"),
         ("steps = 0", "steps = 0, but it must be at least 1"),
+        ("[augmentation]\nresolution = [0.01, 0.5]", r"resolution = \(0.01, 0.5\), but it must be from 0.05 to 1"),
+        ("[augmentation]\nresolution = [0.1, 1.5]", r"resolution = \(0.1, 1.5\), but it must be from 0.05 to 1"),
         ("rank_batches = 'half'", "known: slice, own"),
         ("weights = 3", r"write \[weights\]"),
         ("[augmentation]\nzoom = [1]", "zoom = .* is not a list of 2 numbers"),

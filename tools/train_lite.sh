@@ -163,18 +163,20 @@ densehand train "${common[@]}" "${upright[@]}" --fits "$runs/fits-5.npz" --out "
     --start "$runs/lite-31/weights.safetensors" --steps 4400 --seed 137 --augmentation.upright 0.8 --photo-share 0.52 --bf16
 python tools/average_weights.py "$runs/lite-31/weights.safetensors" "$runs/lite-32/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-33.safetensors"
-# 34. The correctors, as in 31.
-in_integers lite-33 224
-labels=(--fits "$runs/fits-5.npz")
-gather lite-33 held-back-2 --held-back --both-ways --seed 780030
-gather lite-33 photos-5 "${labels[@]}" --passes 2 --both-ways --seed 780031
-gather lite-33 photos-6 "${labels[@]}" --passes 1 --seed 780032
-gather lite-33 seen-7 "${labels[@]}" --rendered 4992 --both-ways --seed 780034
-gather lite-33 seen-8 "${labels[@]}" --rendered 2496 --seed 780035
-gather lite-33 seen-9 "${labels[@]}" --rendered 2496 --seed 780036
-python tools/train_corrector.py fit --model "$runs/lite-33.safetensors" --go-on --steps 9000 --lr 3e-4 \
-    --rendered "$runs"/seen-{8,9,7}.safetensors --real "$runs"/photos-{5,6}.safetensors --held-back "$runs/held-back-2.safetensors" \
-    --out "$runs/lite-34/weights.safetensors"
+# 34., 37. The correctors, as in 31: correctors MODEL PART SEEDS
+correctors() {
+    in_integers "$1" 224
+    gather "$1" "held-back-$2" --held-back --both-ways --seed "${3}0"
+    gather "$1" "photos-$2-1" --fits "$runs/fits-5.npz" --passes 2 --both-ways --seed "${3}1"
+    gather "$1" "photos-$2-2" --fits "$runs/fits-5.npz" --passes 1 --seed "${3}2"
+    gather "$1" "seen-$2-1" --fits "$runs/fits-5.npz" --rendered 4992 --both-ways --seed "${3}4"
+    gather "$1" "seen-$2-2" --fits "$runs/fits-5.npz" --rendered 2496 --seed "${3}5"
+    gather "$1" "seen-$2-3" --fits "$runs/fits-5.npz" --rendered 2496 --seed "${3}6"
+    python tools/train_corrector.py fit --model "$runs/$1.safetensors" --go-on --steps 9000 --lr 3e-4 \
+        --rendered "$runs/seen-$2"-{2,3,1}.safetensors --real "$runs/photos-$2"-{1,2}.safetensors \
+        --held-back "$runs/held-back-$2.safetensors" --out "$runs/lite-$2/weights.safetensors"
+}
+correctors lite-33 34 78003
 
 # 35., 36. As 32 and 33: more lost resolution, for hands that are small in a photo, and no rendered skin of the lightest.
 densehand train "${common[@]}" "${upright[@]}" --fits "$runs/fits-5.npz" --out "$runs/lite-35" --size 224 \
@@ -182,17 +184,7 @@ densehand train "${common[@]}" "${upright[@]}" --fits "$runs/fits-5.npz" --out "
     --augmentation.blur 0.5 --augmentation.resolution 0.1 0.7 --synthesis.tones 0.1 1.0
 python tools/average_weights.py "$runs/lite-34/weights.safetensors" "$runs/lite-35/weights.safetensors" --shares 1 3 \
     --out "$runs/lite-36.safetensors"
-# 37. The correctors, as in 34.
-in_integers lite-36 224
-gather lite-36 held-back-3 --held-back --both-ways --seed 790030
-gather lite-36 photos-7 "${labels[@]}" --passes 2 --both-ways --seed 790031
-gather lite-36 photos-8 "${labels[@]}" --passes 1 --seed 790032
-gather lite-36 seen-10 "${labels[@]}" --rendered 4992 --both-ways --seed 790034
-gather lite-36 seen-11 "${labels[@]}" --rendered 2496 --seed 790035
-gather lite-36 seen-12 "${labels[@]}" --rendered 2496 --seed 790036
-python tools/train_corrector.py fit --model "$runs/lite-36.safetensors" --go-on --steps 9000 --lr 3e-4 \
-    --rendered "$runs"/seen-{11,12,10}.safetensors --real "$runs"/photos-{7,8}.safetensors --held-back "$runs/held-back-3.safetensors" \
-    --out "$runs/lite-37/weights.safetensors"
+correctors lite-36 37 79003
 
 [ $# -lt 4 ] || python tools/package_weights.py "$runs/lite-37/weights.safetensors" --commit "$4" \
     --recipe "tools/train_lite.sh PHOTOS BACKGROUNDS" --hardware "2 CPU cores shared with other work, about 27 hours in all" \
