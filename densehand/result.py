@@ -136,8 +136,8 @@ class Hand:
         """
         picture = np.zeros(size, dtype=np.float32)
         for rows, columns, seen in self._seen(size):
-            values = np.append(seen.values[0], np.float32(0))  # -1 is the last one
-            picture[rows, columns] = values.take(seen.column, mode="wrap")
+            z = np.append(seen.depth, np.float32(0))  # -1 is the last one
+            picture[rows, columns] = z.take(seen.column, mode="wrap")
         return picture
 
     def screen_vertices(self) -> Float32[np.ndarray, "V 3"]:
@@ -146,14 +146,14 @@ class Hand:
         return np.concatenate([self.project(self.vertices), depth], axis=1)
 
     def _seen(self, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Seen]]:
-        """Rows and columns of the picture around the hand, band by band, and the mesh's depth there."""
+        """Rows and columns of the picture around the hand, band by band, and what of the mesh is seen there."""
         from densehand.render.single import see
 
         screen = self.screen_vertices()
         bounds = np.concatenate([np.floor(screen[:, :2].min(axis=0)), np.ceil(screen[:, :2].max(axis=0))])
         x0, y0, x1, y1 = np.clip(bounds, 0, np.tile(size[::-1], 2)).astype(int).tolist()
         if x1 > x0 and y1 > y0:
-            for band in see(screen - np.array([x0, y0, 0], np.float32), self.faces, (y1 - y0, x1 - x0), screen[:, 2:]):
+            for band in see(screen - np.array([x0, y0, 0], np.float32), self.faces, (y1 - y0, x1 - x0), screen[:, :0]):
                 yield slice(y0 + band.rows.start, y0 + band.rows.stop), slice(x0, x1), band
 
     def to_json_dict(self) -> dict[str, Any]:

@@ -29,13 +29,15 @@ class Seen(NamedTuple):
 
     Attributes:
         rows: of the picture.
-        column: (h W) a column of `values`, -1 where nothing is seen.
+        column: (h W) a column of `values` and of `depth`, -1 where nothing is seen.
         values: (C n) attributes; those of pixels of faces that another one hides are among them.
+        depth: (n) of the same pixels.
     """
 
     rows: slice
     column: Int32[np.ndarray, "h W"]
     values: Float32[np.ndarray, "C n"]
+    depth: Float32[np.ndarray, " n"]
 
 
 class _Rows(NamedTuple):
@@ -79,7 +81,7 @@ def see(
         part = slice(top, min(top + high, height))
         place, values = _pixels(_Rows(*(each[..., begin:end] for each in rows)), top, width)
         column = _nearest(place, values[-1], (part.stop - top) * width)
-        yield Seen(part, column.reshape(-1, width), values[:-1])
+        yield Seen(part, column.reshape(-1, width), values[:-1], values[-1])
 
 
 def _rows(vertices: np.ndarray, faces: np.ndarray, size: tuple[int, int], attributes: np.ndarray, high: int) -> _Rows:
