@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about twenty-five hours.
+# The packaged dhpe-lite, from ImageNet start weights to shipped weights, on two CPU cores in about twenty-seven hours.
 #
 #   tools/train_lite.sh PHOTOS BACKGROUNDS [RUNS [COMMITS]]
 #
