@@ -3,9 +3,9 @@
     python tools/measure_looks.py --photos PHOTOS --results results/looks.csv
 
 Errors (pixels of a 224-px crop) of the 2D skeleton and of the mesh on held-back photos, against their labels, and on
-rendered hands that no training drew, of full resolution and as small as far hands are: crops of several sizes alone,
-their means (`--consensus`), the heat maps' say in the 2D skeleton, and the mirrored crop. Of mirrored crops training
-teaches the heat maps and the side alone, so their keypoints are the heat maps'.
+rendered hands that no training drew: the crop that is shown, also of the same hands far away and blurred by motion,
+crops of several sizes alone, their means (`--consensus`), the heat maps' say in the 2D skeleton, and the mirrored crop.
+Of mirrored crops training teaches the heat maps and the side alone, so their keypoints are the heat maps'.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from densehand.network.estimator import DHPE, HEATMAPS_SAY
 from densehand.network.zoo import open_model
 from densehand.revision import commit
 from densehand.synth import Synthesizer
+from densehand.synth.photo import motion_blur
 from densehand.train.stream import load_records
 from densehand.views import CONSENSUS, VIEWS, View, look
 
 SEED = 88_007  # no training's
 ZOOMS = (1.2, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75)  # of the house's crop
 SMALL = 64  # pixels across a picture of a far hand, which then has about 40
+MOVED = (0.05, 0.1)  # of the crop's side: how far a hand moves while it is pictured; 11 and 22 px of 224
 SHARES = (0.1, 0.2, 0.33)  # of the mirrored crop in the mean
 SAYS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LOOKED = tuple(dict.fromkeys((*(View(zoom=zoom) for zoom in ZOOMS), *CONSENSUS, *VIEWS)))  # the mirrored one is last
@@ -53,14 +55,30 @@ def error(points: Tensor, records: Records) -> tuple[float, float]:
     return float((off * weight).sum() / weight.sum()), float(each.median())
 
 
-def from_afar(network: DHPE, records: Records) -> dict[str, tuple[float, float, float]]:
-    """As `errors`, of the crop that is shown, of the same hands in pictures `SMALL` pixels wide."""
-    whole = records.images.permute(0, 3, 1, 2).float()
-    small = interpolate(whole, size=(SMALL, SMALL), mode="area").round()
-    images = interpolate(small, size=whole.shape[-2:], mode="bilinear").round().to(torch.uint8).permute(0, 2, 3, 1)
-    answers = look(network, images, *house_crop(records.keypoints), (View(zoom=SHOWN),), masks=False)
-    mesh, _ = error(answers.skeleton[0, ..., :2], records)
-    return {f"crop × {SHOWN:g} at {SMALL} px": (*error(answers.keypoints[0], records), mesh)}
+def far(pictures: Tensor) -> Tensor:
+    """The pictures `SMALL` pixels wide, enlarged again."""
+    small = interpolate(pictures, size=(SMALL, SMALL), mode="area").round()
+    return interpolate(small, size=pictures.shape[-2:], mode="bilinear")
+
+
+def moved(pictures: Tensor, half: Tensor, share: float) -> Tensor:
+    """The pictures blurred along a line, by this share of the side of the hand's crop (half its side is given)."""
+    angle = 2 * math.pi * torch.rand(len(pictures), generator=torch.Generator().manual_seed(SEED))
+    way = 2 * share * half[:, None] * torch.stack((angle.cos(), angle.sin()), 1)
+    return motion_blur(motion_blur(pictures, way / 1.2), way / 6)  # five steps, each of five: 1 / 1.2 + 1 / 6 = 1
+
+
+def of_bad_pictures(network: DHPE, records: Records) -> dict[str, tuple[float, float, float]]:
+    """As `errors`, of the crop that is shown, of the same hands far away and moving."""
+    whole, (centre, half) = records.images.permute(0, 3, 1, 2).float(), house_crop(records.keypoints)
+    bad = {f"at {SMALL} px": far(whole)} | {f"moved by {share:g}": moved(whole, half, share) for share in MOVED}
+    found = {}
+    for name, pictures in bad.items():
+        images = pictures.round().to(torch.uint8).permute(0, 2, 3, 1)
+        answers = look(network, images, centre, half, (View(zoom=SHOWN),), masks=False)
+        mesh, _ = error(answers.skeleton[0, ..., :2], records)
+        found[f"crop × {SHOWN:g} {name}"] = (*error(answers.keypoints[0], records), mesh)
+    return found
 
 
 def errors(network: DHPE, records: Records) -> dict[str, tuple[float, float, float]]:
@@ -116,7 +134,7 @@ def main() -> None:
     chosen = asked(__doc__, hands=500)
     network, rows = open_model(chosen.model), []
     for name, records in measured_sets(chosen).items():
-        for way, (mean, median, mesh) in (from_afar(network, records) | errors(network, records)).items():
+        for way, (mean, median, mesh) in (of_bad_pictures(network, records) | errors(network, records)).items():
             print(f"{name:10}{way:26}mean {mean:6.2f}  median {median:6.2f}  mesh {mesh:6.2f} px", flush=True)
             rows.append({
                 "model": Path(chosen.model).name, "commit": commit(), "set": name, "hands": len(records), "looks": way,

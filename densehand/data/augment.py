@@ -18,6 +18,7 @@ from densehand.data.fits import house_crop
 from densehand.data.records import Records, TrainingBatch
 from densehand.hand.keypoints import palm_turn
 from densehand.hand.model import HandModel, turned_in_plane
+from densehand.synth.photo import motion_blur
 
 PADDINGS = ("zeros", "border", "reflection")
 
@@ -109,7 +110,7 @@ def look_up_mask(stored: UInt8[Tensor, "b m m"], affine: Float[Tensor, "b 2 3"],
 
 
 def recolour(pictures: Float[Tensor, "b 3 s s"], how: Augmentation, generator: Generator) -> Float[Tensor, "b 3 s s"]:
-    """White balance, exposure, gamma, saturation, grey, blur and noise, each at random strength per picture."""
+    """White balance, exposure, gamma, saturation, grey, motion, blur and noise, each at random strength per picture."""
     device, count, size = pictures.device, len(pictures), pictures.shape[-1]
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
@@ -122,6 +123,11 @@ def recolour(pictures: Float[Tensor, "b 3 s s"], how: Augmentation, generator: G
     gain = draw(1 - 0.35 * c, 1 + 0.35 * c, 1, 1, 1) * draw(1 - 0.15 * c, 1 + 0.15 * c, 3, 1, 1)
     pictures = (pictures * gain + draw(-0.1 * c, 0.1 * c, 1, 1, 1)).clamp(1e-4, 1)
     pictures = pictures.pow(draw(1 - 0.3 * c, 1 + 0.4 * c, 1, 1, 1))
+    if how.motion:
+        rows = (draw(0, 1) < how.motion).nonzero()[:, 0]
+        way = 0.1 * torch.randn((count, 2), generator=generator, device=device)  # crop units: 11 px of 224
+        if len(rows):
+            pictures[rows] = motion_blur(pictures[rows], way[rows])
     soft = draw(0, 1, 1, 1, 1) < how.blur  # lost resolution: shrink and enlarge
     kept = draw(*how.resolution)[0]  # one for all of them: a picture's own would take a call each
     low = F.interpolate(pictures, scale_factor=float(kept), mode="area")

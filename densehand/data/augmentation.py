@@ -26,6 +26,7 @@ class Augmentation:
     colour: float = option(1.0, "Strength of changes of light and colour.", 0)
     blur: float = option(0.25, "Share of pictures that lose resolution.", 0, 1)
     resolution: tuple[float, float] = option((0.25, 0.6), "Resolution they keep, as a share: least, most.", 0.05, 1)
+    motion: float = option(0.0, "Share of pictures blurred by motion.", 0, 1)
     noise: float = option(0.3, "Share of pictures with noise.", 0, 1)
     occluder: float = option(0.25, "Share of pictures of which an ellipse is covered.", 0, 1)
     grey: float = option(0.05, "Share of pictures without colour.", 0, 1)
