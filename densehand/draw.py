@@ -76,19 +76,21 @@ def draw_mesh(picture: UInt8[np.ndarray, "H W 3"], hand: Hand, alpha: float = ME
     The mesh is rendered at a resolution of its own, finer than the photo for small hands (smooth edges) and bounded for
     large ones, then resampled with its coverage.
     """
-    height, width = picture.shape[:2]
+    from densehand.render.single import part_around
+
     screen = hand.screen_vertices()
-    low = np.maximum(np.floor(screen[:, :2].min(axis=0)) - 1, 0).astype(int)
-    high = np.minimum(np.ceil(screen[:, :2].max(axis=0)) + 1, (width, height)).astype(int)
-    if (high <= low).any():
+    part = part_around(screen, picture.shape[:2], margin=1)
+    if part is None:
         return
-    w, h = (high - low).tolist()
+    rows, columns = part
+    h, w = rows.stop - rows.start, columns.stop - columns.start
     zoom = min(_LARGEST_RENDER / max(w, h), 4.0)
     size = max(1, round(h * zoom)), max(1, round(w * zoom))
     zooms = np.array([size[1] / w, size[0] / h, 1], dtype=np.float32)
-    shaded = _shade(hand, (screen - np.array([*low, 0], dtype=np.float32)) * zooms, size)
+    corner = np.array([columns.start, rows.start, 0], dtype=np.float32)
+    shaded = _shade(hand, (screen - corner) * zooms, size)
     shaded = cv2.resize(shaded, (w, h), interpolation=cv2.INTER_AREA if zoom >= 1 else cv2.INTER_LINEAR)
-    _blend(picture[low[1] : high[1], low[0] : high[0]], shaded, alpha)
+    _blend(picture[rows, columns], shaded, alpha)
 
 
 def _blend(part: UInt8[np.ndarray, "h w 3"], shaded: UInt8[np.ndarray, "h w 4"], alpha: float) -> None:

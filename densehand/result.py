@@ -147,14 +147,16 @@ class Hand:
 
     def _seen(self, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Seen]]:
         """Rows and columns of the picture around the hand, band by band, and what of the mesh is seen there."""
-        from densehand.render.single import see
+        from densehand.render.single import part_around, see
 
         screen = self.screen_vertices()
-        bounds = np.concatenate([np.floor(screen[:, :2].min(axis=0)), np.ceil(screen[:, :2].max(axis=0))])
-        x0, y0, x1, y1 = np.clip(bounds, 0, np.tile(size[::-1], 2)).astype(int).tolist()
-        if x1 > x0 and y1 > y0:
-            for band in see(screen - np.array([x0, y0, 0], np.float32), self.faces, (y1 - y0, x1 - x0), screen[:, :0]):
-                yield slice(y0 + band.rows.start, y0 + band.rows.stop), slice(x0, x1), band
+        part = part_around(screen, size)
+        if part is not None:
+            rows, columns = part
+            corner = np.array([columns.start, rows.start, 0], np.float32)
+            extent = rows.stop - rows.start, columns.stop - columns.start
+            for band in see(screen - corner, self.faces, extent, screen[:, :0]):
+                yield slice(rows.start + band.rows.start, rows.start + band.rows.stop), columns, band
 
     def to_json_dict(self) -> dict[str, Any]:
         """The hand's entry in the document `densehand/1` (plain numbers and lists; float32 survives exactly)."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from densehand.errors import InputError
 from densehand.render import interpolate_vertices, rasterise, single
-from densehand.render.single import see
+from densehand.render.single import part_around, see
 
 
 def picture(vertices: np.ndarray, faces: np.ndarray, size: tuple[int, int], attributes: np.ndarray) -> np.ndarray:
@@ -124,3 +124,16 @@ def test_faces_without_their_vertex_are_refused() -> None:
     for face in ([0, 1, 3], [0, 1, -1]):
         with pytest.raises(InputError, match="among the 3"):
             next(see(np.zeros((3, 3)), np.array([face]), (4, 4), np.zeros((3, 1))))
+
+
+@pytest.mark.parametrize("margin", [0, 1])
+def test_the_part_around_a_mesh_is_the_least_that_shows_it(margin):
+    for corners, rows, columns in (
+        ([[10.2, 20.9], [14.0, 25.1], [12.0, 23.0]], slice(20 - margin, 26 + margin), slice(10 - margin, 14 + margin)),
+        ([[-5.0, -7.0], [3.5, 2.0], [1.0, 1.0]], slice(0, 2 + margin), slice(0, 4 + margin)),
+        ([[58.0, 36.0], [90.0, 70.0], [60.0, 40.0]], slice(36 - margin, 40), slice(58 - margin, 60)),
+    ):
+        vertices = np.column_stack((np.array(corners), np.ones(3)))
+        assert part_around(vertices, (40, 60), margin) == (rows, columns)
+    for away in ([-9, 5], [70, 5], [5, -9], [5, 50]):
+        assert part_around(np.array([[*away, 1], [away[0] + 3, away[1] + 3, 1]], float), (40, 60), margin) is None

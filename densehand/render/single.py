@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32, Int32, Integer
 
 from densehand.errors import InputError
 
-__all__ = ["Seen", "see"]
+__all__ = ["Seen", "part_around", "see"]
 
 _HALF = np.float32(0.5)
 _BAND = 1 << 17  # pixels of a band, whose lists then stay in the processor's cache
@@ -48,6 +48,19 @@ class _Rows(NamedTuple):
     length: Int32[np.ndarray, " r"]  # pixels, positive
     start: Float32[np.ndarray, "D r"]  # attributes and, last, the depth at the first pixel's centre
     step: Float32[np.ndarray, "D r"]  # and their change from pixel to pixel
+
+
+def part_around(
+    vertices: Float[np.ndarray, "V 3"], size: tuple[int, int], margin: int = 0
+) -> tuple[slice, slice] | None:
+    """Rows and columns of a picture (height, width) around a mesh in its pixels, so many more on all sides.
+
+    None where the mesh lies outside the picture.
+    """
+    low = np.floor(vertices[:, :2].min(axis=0)) - margin
+    high = np.ceil(vertices[:, :2].max(axis=0)) + margin
+    (left, top), (right, bottom) = (np.clip(end, 0, size[::-1]).astype(int).tolist() for end in (low, high))
+    return (slice(top, bottom), slice(left, right)) if right > left and bottom > top else None
 
 
 def see(
