@@ -12,11 +12,21 @@ from densehand.data.augment import augment
 from densehand.data.fits import Fits, fit_photos, render_masks
 from densehand.data.photos import load_photos
 from densehand.errors import InputError
+from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
 from densehand.hand.fit import aligned_error
+from densehand.hand.keypoints import finger_bends
 from densehand.network.mesh import S0, MeshParameters, encode, place
 from densehand.refine.fast import FastProblem, FastWeights
 from densehand.refine.prior import load_precision
-from densehand.train.selflabel import LOOKS, JointProblem, label_photos, measure_noise
+from densehand.train.selflabel import (
+    BENT_AT_REST,
+    LOOKS,
+    THUMB_TIP,
+    JointProblem,
+    label_photos,
+    measure_noise,
+    with_teachers_thumb,
+)
 from densehand.train.stream import load_records
 from densehand.train.validate import PLAIN
 from densehand.views import Answers, consensus, from_crop
@@ -138,6 +148,34 @@ def test_a_shifted_convention_of_the_teacher_is_learnt(hand, case):
     rows = slice(LOST.stop, COUNT)
     error = (other.fits.labels - keypoints)[rows, 0].norm(dim=-1).mean()
     assert float(error) < 0.4 * float(to_palm[rows].norm(dim=-1).mean())
+
+
+def test_the_thumbs_last_bend_is_taken_from_the_teacher_where_asked(hand, case):
+    true, _, teacher, answers = case
+    true = MeshParameters(*(value.float() for value in true))
+    bent = pose_to_anatomical(true.pose, hand)
+    bent[:, THUMB_TIP, 0] = torch.linspace(0.2, 1.4, COUNT)
+    turned = hand.skeleton(anatomical_to_pose(bent, hand), true.shape, true.rotation)
+    seen = finger_bends(turned)[:, 0, 2]
+    for unit in (1.0, 1000.0):
+        world = unit * turned
+        world[3] = torch.nan  # a teacher without 3D there
+        mesh = with_teachers_thumb(hand, true, world)
+        angles = pose_to_anatomical(mesh.pose, hand)
+        told = torch.arange(COUNT) != 3
+        torch.testing.assert_close(angles[told, THUMB_TIP, 0], seen[told] - BENT_AT_REST, atol=1e-3, rtol=0)
+        others = torch.ones(15, 3, dtype=torch.bool)
+        others[THUMB_TIP, 0] = False
+        torch.testing.assert_close(angles[:, others], bent[:, others], atol=1e-3, rtol=0)
+        assert bool(angles.isfinite().all())
+
+    def labelled(world):
+        pose = label_photos(hand, teacher, answers, world=world).fits.pose
+        return pose_to_anatomical(pose, hand)[:, THUMB_TIP, 0]
+
+    without, with_it = labelled(None), labelled(turned)
+    said = seen - BENT_AT_REST
+    assert float((with_it - said).abs().mean()) < 0.5 * float((without - said).abs().mean())
 
 
 def test_energy_of_two_skeletons_and_its_slope(hand):

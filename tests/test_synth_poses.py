@@ -21,6 +21,25 @@ def test_angles_stay_within_the_limits(hand, share):
     assert (angles >= hand.limits_lower).all() and (angles <= hand.limits_upper).all()
 
 
+def test_free_fingers_bend_anyhow_within_the_limits(hand):
+    usual, free = (P.sample_angles(4000, hand, generator(), P.load_anchor_poses(), free=share)[0] for share in (0, 1))
+    assert torch.isfinite(free).all()
+    assert (free >= hand.limits_lower).all() and (free <= hand.limits_upper).all()
+    tip = P.FINGER_ROWS["thumb"] + 2
+    far = [float((angles[:, tip, 0] > math.radians(60)).float().mean()) for angles in (usual, free)]
+    assert far[0] < 0.05 and 0.15 < far[1] < 0.3
+    same = (usual == free).all(2)  # the others are drawn as without
+    for row in (tip, P.FINGER_ROWS["index"]):
+        assert float(same[:, row].float().mean()) == pytest.approx(0.25 if row == tip else 0.65, abs=0.03)
+
+
+def test_free_fingers_of_a_hand_bend_apart_from_each_other(hand):
+    angles = P.free_angles(P.Draw(4000, generator(), torch.float32))
+    joints = angles[:, [P.FINGER_ROWS[f] for f in ("index", "middle", "ring", "little")] + [12, 13, 14], 0]
+    apart = torch.corrcoef(joints.T) - torch.eye(7)
+    assert float(apart.abs().max()) < 0.06
+
+
 def test_poses_stay_within_the_limits(hand):
     pose, _ = P.sample_poses(200, hand, generator(1), P.load_anchor_poses())
     angles = pose_to_anatomical(pose, hand)

@@ -19,6 +19,7 @@ from densehand.hand.model import HandModel
 from densehand.network.zoo import open_model
 from densehand.refine.prior import error_covariance, state_errors
 from densehand.synth import Synthesizer
+from densehand.synth.config import FREE_SHARE, SynthConfig
 
 OUT = Path(__file__).resolve().parent.parent / "densehand" / "hand" / "assets" / "refine_prior.npz"
 BATCH = 20
@@ -29,7 +30,8 @@ def errors_of(model: str, seed: int, hands: int) -> torch.Tensor:
     """State errors (hands, 62) of a model on the first hands of a seed."""
     network = open_model(model)
     hand = HandModel.load("open")
-    maker = Synthesizer(hand, size=network.config.input_size, seed=seed)
+    config = SynthConfig(free_share=FREE_SHARE)
+    maker = Synthesizer(hand, size=network.config.input_size, seed=seed, config=config)
     parts = []
     for _ in range(0, hands, BATCH):
         made = maker.sample(BATCH)

@@ -40,7 +40,9 @@ TILT = math.radians(20)
 def hands_from_all_sides(model: HandModel, maker: Synthesizer, count: int) -> GivenHands:
     """`count` hands, `SIDES` rows each."""
     draw = torch.Generator().manual_seed(SEED)
-    pose, _ = sample_poses(count, model, draw, maker.anchors, maker.config.anchor_share, maker.config.pose_spread)
+    pose, _ = sample_poses(
+        count, model, draw, maker.anchors, maker.config.anchor_share, maker.config.pose_spread, maker.config.free_share
+    )
     shape = sample_shapes(count, draw, "cpu")
     first = 2 * math.pi * torch.rand(count, 1, generator=draw)
     turn = first + torch.arange(SIDES) * (2 * math.pi / SIDES)

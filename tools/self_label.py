@@ -79,15 +79,16 @@ def read_looks(path: Path) -> Answers:
 
 
 def between_looks(
-    hand: HandModel, keypoints: torch.Tensor, answers: Answers, believed: torch.Tensor
+    hand: HandModel, photos: PhotoSet, answers: Answers, believed: torch.Tensor, world: torch.Tensor | None
 ) -> dict[str, float]:
     """How far two looks lie apart: of the network and of labels made of either; % of the box and mm after alignment."""
-    rows = evenly(len(keypoints), TESTED)
+    rows = evenly(len(photos), TESTED)
     mesh = MeshParameters(*(value[:, rows] for value in answers.mesh))
     few = replace(answers, mesh=mesh, **{
         k: v[:, rows] for k, v in vars(answers).items() if k not in ("mesh", "views")
     })  # fmt: skip
-    one, other = (label_photos(hand, keypoints[rows], few, believed[rows], only=k).fits for k in (0, 1))
+    world = None if world is None else world[rows]
+    one, other = (label_photos(hand, photos.keypoints[rows], few, believed[rows], k, world).fits for k in (0, 1))
 
     def apart(first: Any, second: Any) -> float:
         a, b = (hand.skeleton(m.pose, m.shape, m.rotation) for m in (first, second))
@@ -192,6 +193,10 @@ def main() -> None:
         "--model", nargs="+", default=["dhpe-lite"], help="name of a model, or a weights file; of several the mean"
     )
     parser.add_argument("--size", type=int, default=0, help="side of the crops that it looks at; 0: its own")
+    parser.add_argument(
+        "--teachers-thumb", action="store_true",
+        help="take the bend of the thumb's last joint from the teacher's 3D, as a network may hardly bend it",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="the labels, .npz, for densehand train --fits")
     parser.add_argument("--before", type=Path, help="the last round's, to compare with")
     parser.add_argument("--looks", type=Path, help="file to keep the network's answers in")
@@ -218,9 +223,10 @@ def run(options: argparse.Namespace) -> None:
         if options.looks:
             keep_looks(answers, options.looks)
     believed = photos.score > 0.5
-    made = label_photos(hand, photos.keypoints, answers, believed)
+    world = photos.world if options.teachers_thumb else None
+    made = label_photos(hand, photos.keypoints, answers, believed, world=world)
     made.fits.save(options.out, photos.names)
-    figures = account(made, photos, before) | between_looks(hand, photos.keypoints, answers, believed)
+    figures = account(made, photos, before) | between_looks(hand, photos, answers, believed, world)
     for name, value in figures.items():
         print(f"{name:16}{value:10.4g}")
     if options.results:

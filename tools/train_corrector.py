@@ -35,13 +35,15 @@ from densehand.hand.model import HandModel
 from densehand.network.corrector import Corrector, Perceptron, SideCorrector
 from densehand.network.mesh import decode, place
 from densehand.network.zoo import open_model, save_weights
-from densehand.synth.config import SynthConfig
+from densehand.synth.config import FREE_SHARE, SynthConfig
 from densehand.synth.sampler import Synthesizer
 from densehand.train.corrector import SAID, SIDE, FitOptions, Gathered, fit, fit_side, gather, inputs_of
 from densehand.train.stream import CHUNK, load_backgrounds, load_records, pool_size
 
 LOOKS, TESTED = 5, 6400  # crops of each rendered hand; crops that are not trained on
-SYNTHESIS = SynthConfig(object_share=0.4, occluder_share=0.25, other_before=0.1, phone_share=0.25, upright_share=0.75)
+SYNTHESIS = SynthConfig(
+    object_share=0.4, occluder_share=0.25, other_before=0.1, phone_share=0.25, upright_share=0.75, free_share=FREE_SHARE
+)
 
 
 def keep(seen: Gathered, path: Path) -> None:

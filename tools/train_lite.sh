@@ -8,7 +8,8 @@
 # tools/release.sh makes a release of it.
 set -euo pipefail
 photos=$1 backgrounds=$2 runs=${3:-runs}
-common=(--model dhpe-lite --photos "$photos" --backgrounds "$backgrounds" --fits "$runs/fits.npz" --batch 32)
+common=(--model dhpe-lite --photos "$photos" --backgrounds "$backgrounds" --fits "$runs/fits.npz" --batch 32
+    --synthesis.free-share 0)
 for library in /usr/lib/*/libtcmalloc_minimal.so.4; do # see docs/training.md: ten times faster than the usual malloc
     [ -e "$library" ] && export LD_PRELOAD=$library
 done

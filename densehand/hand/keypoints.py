@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 FINGERS: tuple[str, ...] = ("thumb", "index", "middle", "ring", "little")
@@ -79,6 +80,17 @@ def palm_turn(points: Any) -> Any:
         box = (points.amax(-2) - points.amin(-2)).amax(-1)
         return torch.where(torch.hypot(x, y) > END_ON * box, torch.atan2(x, -y), torch.nan)
     return np.where(np.hypot(x, y) > END_ON * np.ptp(points, axis=-2).max(-1), np.arctan2(x, -y), np.nan)
+
+
+def finger_bends(joints: Float[Tensor, "*b 21 3"]) -> Float[Tensor, "*b 5 3"]:
+    """Angles (radians, 0…π) between the bones that meet at each finger's three joints, from the palm to the tip.
+
+    Fingers as in `FINGERS`; joints in any unit and frame.
+    """
+    chains = torch.tensor([[0, *range(first, first + 4)] for first in KNUCKLES], device=joints.device)
+    bones = joints[..., chains, :].diff(dim=-2)
+    before, after = bones[..., :-1, :], bones[..., 1:, :]
+    return torch.atan2(torch.linalg.cross(before, after).norm(dim=-1), (before * after).sum(-1))
 
 
 # For each dataset: its k-th keypoint is house keypoint ORDERS[name][k].

@@ -18,6 +18,7 @@ class SynthConfig:
 
     anchor_share: float = option(0.4, "Share of poses drawn around known ones instead of families of poses.", 0, 1)
     pose_spread: float = option(1.0, "How far poses lie around families and known poses, 1 as usual.", 0)
+    free_share: float = option(0.0, "Share of hands of which some fingers, mostly the thumb, bend anyhow.", 0, 1)
     upright_share: float = option(0.45, "Share of hands with fingers roughly up; the others are turned anyhow.", 0, 1)
     view_share: float = option(0.0, "Share of hands seen about as known hands are, where views are given.", 0, 1)
     object_share: float = option(0.22, "Share of hands that hold something, about.", 0, 1)
@@ -52,5 +53,8 @@ class SynthConfig:
             raise InputError(f"synthesis: nearest = {self.nearest} lies beyond farthest = {self.farthest}; swap them")
 
 
+FREE_SHARE = 0.3
+"""What learns from rendered hands sees so many with free fingers; what is measured on them keeps to usual poses."""
+
 # for pictures that are cut, turned and zoomed anew each time they are used: larger than a crop
-WIDE = SynthConfig(zoom=(1.15, 1.45))
+WIDE = SynthConfig(zoom=(1.15, 1.45), free_share=FREE_SHARE)

@@ -27,6 +27,8 @@ from .chance import Draw
 # MANO's joints run index, middle, little, ring, thumb
 FINGER_ROWS = {"index": 0, "middle": 3, "ring": 9, "little": 6, "thumb": 12}
 
+_FINGER_OF = [next(f for f, name in enumerate(FINGERS) if 0 <= r - FINGER_ROWS[name] < 3) for r in range(15)]
+
 Curl = tuple[float, float]  # flexion of MCP and PIP, degrees
 STRAIGHT: Curl = (0.0, 4.0)
 EASY: Curl = (20.0, 28.0)
@@ -95,6 +97,10 @@ GRASPS: tuple[str, ...] = ("cylinder", "sphere", "tight grip", "pen", "C", "beak
 # Radii (m) of the fingers' three bones' flesh, thumb first, for the check against fingers in each other
 _RADII = ((0.0130, 0.0105, 0.0090), (0.0092, 0.0080, 0.0070), (0.0092, 0.0082, 0.0072), (0.0088, 0.0076, 0.0068),
           (0.0080, 0.0068, 0.0060))  # fmt: skip
+# Free fingers: degrees of flexion, evenly drawn; the distal joint bends by a share of the middle one's
+_FREE_MCP, _FREE_PIP, _FREE_DIP = (-20.0, 95.0), (-2.0, 112.0), (0.1, 0.85)
+_FREE_THUMB = ((-28.0, 42.0), (-25.0, 42.0), (-20.0, 32.0), (-12.0, 62.0), (-18.0, 88.0))  # as a family's thumb
+_FREED = (0.75, 0.35, 0.35, 0.35, 0.35)  # chance of thumb … little finger in a hand with free fingers
 _CANDIDATES = 3
 _VIEW_SPREAD = 0.2  # rad about each axis
 _OVERLAP_ALLOWED = 0.004  # m, summed over all pairs: flesh gives way
@@ -114,11 +120,12 @@ def sample_angles(
     anchors: Float[Tensor, "k 15 3"] | None = None,
     share: float = 0.4,
     spread: float = 1.0,
+    free: float = 0.0,
 ) -> tuple[Float[Tensor, "n 15 3"], Tensor]:
     """Draw n sets of anatomical angles (radians) within the limits, and the index of each one's family (n,).
 
     A `share` of them is drawn around `anchors`, known good poses; their family is len(FAMILIES). `spread`: how far from
-    families and anchors, as a factor of the usual.
+    families and anchors, as a factor of the usual. In a share `free` of all hands some fingers are bent anyhow.
     """
     device, dtype = hand.limits_lower.device, hand.limits_lower.dtype
 
@@ -173,7 +180,30 @@ def sample_angles(
         chosen = uniform(0, 1, 1, 1) < share
         angles = torch.where(chosen, near, angles)
         family = torch.where(chosen[:, 0, 0], len(FAMILIES), family)
+    if free:
+        freed = (uniform(0, 1, 1) < free) & (uniform(0, 1, 5) < torch.tensor(_FREED, device=device))
+        angles = torch.where(freed[:, _FINGER_OF, None], free_angles(draw), angles)
     return torch.minimum(torch.maximum(angles, hand.limits_lower), hand.limits_upper), family
+
+
+def free_angles(draw: Draw) -> Float[Tensor, "n 15 3"]:
+    """Angles (radians) of fingers and thumbs that bend each joint anyhow, as no family's do: above all the thumb's tip,
+    which known poses, fitted to pictures, hardly bend."""
+
+    def evenly(ranges: tuple[tuple[float, float], ...]) -> Tensor:
+        return torch.stack([draw.uniform(low, high) for low, high in ranges], 1)
+
+    angles = draw.gauss(1.0, 15, 3) * torch.tensor([0.0, 0.5, 1.5], device=draw.device, dtype=draw.dtype)
+    for finger in FINGERS[1:]:
+        row = FINGER_ROWS[finger]
+        mcp, pip, share = evenly((_FREE_MCP, _FREE_PIP, _FREE_DIP)).unbind(1)
+        angles[:, row : row + 3, 0] += torch.stack([mcp, pip, share * pip], 1)
+        angles[:, row, 1] += draw.gauss(6.0) * (1.0 - mcp.clamp_min(0.0) / 80.0).clamp(0.12, 1.0)
+    thumb, row = evenly(_FREE_THUMB), FINGER_ROWS["thumb"]
+    angles[:, row] += thumb[:, :3]
+    angles[:, row + 1, 0] += thumb[:, 3]
+    angles[:, row + 2, 0] += thumb[:, 4]
+    return angles * (math.pi / 180)
 
 
 def finger_overlap(joints: Float[Tensor, "*b 21 3"]) -> Float[Tensor, "*b"]:
@@ -215,9 +245,10 @@ def sample_poses(
     anchors: Float[Tensor, "k 15 3"] | None = None,
     share: float = 0.4,
     spread: float = 1.0,
+    free: float = 0.0,
 ) -> tuple[Float[Tensor, "n 45"], Tensor]:
     """Draw n poses (axis-angle) within the limits, hardly any with fingers in each other; and their families (n,)."""
-    angles, family = sample_angles(n * _CANDIDATES, hand, generator, anchors, share, spread)
+    angles, family = sample_angles(n * _CANDIDATES, hand, generator, anchors, share, spread, free)
     pose = anatomical_to_pose(angles, hand)
     joints = hand.skeleton(pose, pose.new_zeros(len(pose), 10))
     overlap = finger_overlap(joints).view(_CANDIDATES, n)

@@ -119,7 +119,9 @@ class Synthesizer:
         chance = random.Random(int(seed.item()))
 
         if like is None:
-            pose, family = sample_poses(n, hand, generator, self.anchors, config.anchor_share, config.pose_spread)
+            pose, family = sample_poses(
+                n, hand, generator, self.anchors, config.anchor_share, config.pose_spread, config.free_share
+            )
             shape = sample_shapes(n, generator, self.device)
             rotation = sample_rotations(n, generator, self.device, config.upright_share, self.views, config.view_share)
         else:

@@ -1,7 +1,8 @@
 """Photos' labels for the next round of training: what the teacher, the network and the hand model say together.
 
 The paper's third idea: a teacher's 2D keypoints train a network; the network's mesh, fitted anew to the evidence, is a
-better label than the teacher was. The teacher's 3D is not used here, so it cannot limit what is learnt.
+better label than the teacher was. The teacher's 3D is not used here, so it cannot limit what is learnt; but for the
+bend of the thumb's last joint, where it is asked for.
 
 1. *Look*: the network's answers to a few crops of each photo (`densehand/views.py`), their mean, and their spread.
 2. *Noise*: distance² between teacher and network grows with the network's own spread: c + b · spread² a keypoint.
@@ -28,7 +29,9 @@ from torch import Tensor
 from densehand.camera import HOUSE_PADDING
 from densehand.data.fits import Fits, box_size, estimate_keypoint_map, house_crop, ramp
 from densehand.errors import InputError
+from densehand.hand.anatomy import anatomical_to_pose, pose_to_anatomical
 from densehand.hand.articulate import place
+from densehand.hand.keypoints import finger_bends
 from densehand.hand.levenberg import minimise
 from densehand.hand.model import HandModel
 from densehand.network.mesh import MeshParameters
@@ -38,6 +41,8 @@ from densehand.views import Answers, View, consensus, from_crop, to_crop
 LOOKS = (View(zoom=0.83, turn=-20), View(zoom=1.0, turn=20))
 BOX = 2 / HOUSE_PADDING  # the box in the house's crop
 LOT = 256  # hands fitted at a time
+THUMB_TIP = 14  # the row of the thumb's last joint in anatomical angles
+BENT_AT_REST = math.radians(8)  # about what the thumb's last two bones enclose where that joint's flexion is 0
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,19 @@ def draw_together(
     return problem.parameters(state), points, seen + points - keypoint_map @ points
 
 
+def with_teachers_thumb(hand: HandModel, mesh: MeshParameters, world: Float[Tensor, "n 21 3"]) -> MeshParameters:
+    """The meshes with the thumb's last joint bent as in the teacher's 3D keypoints (any unit, right hands).
+
+    For networks that hardly bend it: 2D alone does not tell the bend of a thumb before the palm, so fits near such a
+    network's answer would go on saying that thumbs are straight.
+    """
+    bend = finger_bends(world)[:, 0, 2].nan_to_num()
+    angles = pose_to_anatomical(mesh.pose, hand)
+    low, high = hand.limits_lower[THUMB_TIP, 0], hand.limits_upper[THUMB_TIP, 0]
+    angles[:, THUMB_TIP, 0] = (bend.to(angles) - BENT_AT_REST).clamp(low.to(angles), high.to(angles))
+    return mesh._replace(pose=anatomical_to_pose(angles, hand))
+
+
 @torch.no_grad()
 def label_photos(
     hand: HandModel,
@@ -167,11 +185,13 @@ def label_photos(
     answers: Answers,
     believed: Bool[Tensor, " n"] | None = None,
     only: int | None = None,
+    world: Float[Tensor, "n 21 3"] | None = None,
 ) -> Labelled:
     """Labels of n right hands from a teacher's keypoints and a network's answers to `house_crop`s of them.
 
     Both are in units of the stored pictures. believed: hands whose labels count at all (default: every one). only: take
-    this look's answer in place of the looks' mean, to see how much depends on it.
+    this look's answer in place of the looks' mean, to see how much depends on it. world: the teacher's 3D keypoints,
+    whose bend of the thumb's last joint is then taken in place of the network's (`with_teachers_thumb`).
 
     Raises InputError where the answers are of other hands, of a single look, or hardly any hand is seen alike.
     """
@@ -184,6 +204,8 @@ def label_photos(
     spread = (answers.keypoints - found).norm(dim=-1).square().mean(0).sqrt()
     if only is not None:
         mesh, found = MeshParameters(*(value[only] for value in answers.mesh)), answers.keypoints[only]
+    if world is not None:
+        mesh = with_teachers_thumb(hand, mesh, world)
     numbers = (keypoints, found, spread, mesh.pose, mesh.shape, mesh.rotation, mesh.scale, mesh.translation)
     finite = torch.cat([value.reshape(count, -1) for value in numbers], 1).isfinite().all(1)
     keypoints = torch.where(finite[:, None, None], keypoints, 0.0)  # hands without numbers keep harmless ones
