@@ -18,7 +18,7 @@ test: $(VENV)/.development
 lint: $(VENV)/.development
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/mypy densehand
+	$(BIN)/mypy densehand tools benchmarks
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -15,11 +15,12 @@ import copy
 import json
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ESTIMATE = "dhpe-lite, photo to meshes"
 UPRIGHT = ", photos turned upright"
@@ -77,7 +78,7 @@ def integers_and_floats(repeat: int) -> dict[str, float]:
     if len(engines) < 2:
         return {}
     crop = torch.rand(1, 3, *(networks[0].config.input_size,) * 2)
-    integers, floats = in_turns([lambda e=e: engines[e](crop) for e in ("int8", "float32")], 5 * repeat)
+    integers, floats = in_turns([partial(engines[e], crop) for e in ("int8", "float32")], 5 * repeat)
     print(f"{floats / integers:8.2f} ×   dhpe-lite, f_E2D: float32's time over int8's, both in turn")
     return {"dhpe-lite, f_E2D in int8": integers, "dhpe-lite, f_E2D in float32": floats}
 
@@ -106,7 +107,7 @@ def ours(paths: list[str], repeat: int, upright: int) -> dict[str, float]:
                 crop = torch.rand(1, 3, side, side)  # as prediction has it, or as torch has it fastest
                 if network.engine is None or not network.engine.takes(crop):
                     crop = crop.contiguous(memory_format=torch.channels_last)
-                figures[f"{name}, one {side}-px crop"] = milliseconds(lambda n=network, c=crop: n(c), repeat)
+                figures[f"{name}, one {side}-px crop"] = milliseconds(partial(network, crop), repeat)
         figures |= integers_and_floats(repeat)
     estimator = HandEstimator("dhpe-lite", device="cpu")
     found = [(photo, estimator(photo)) for photo in photos]
@@ -115,7 +116,8 @@ def ours(paths: list[str], repeat: int, upright: int) -> dict[str, float]:
     if upright:
         turned = [np.rot90(photo, upright).copy() for photo in photos]
         figures[ESTIMATE + UPRIGHT] = milliseconds(lambda: [estimator(p) for p in turned], repeat) / len(photos)
-    detector.net.engine = None  # the same without ONNX Runtime
+    net: Any = detector.net
+    net.engine = None  # the same without ONNX Runtime
     with torch.inference_mode():
         alone = copy.deepcopy(estimator.network)
         crop = torch.rand(1, 3, alone.config.input_size, alone.config.input_size)
@@ -155,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -74,7 +74,7 @@ def errors_of(estimator: HandEstimator, cases: Cases) -> Errors:
     if cases.true_joints:
         pairs = zip(told, cases.joints, strict=True)
         mm = np.stack([aligned_error(hand.joints_3d * 1000, joints * 1000) for hand, joints in pairs])
-    return Errors(px, mm, np.array(judged_as), np.array([hand.keypoints_weight.mean() for hand in told]), found)
+    return Errors(px, mm, np.array(judged_as), np.array([hand.evidence_weight.mean() for hand in told]), found)
 
 
 def mean_known(values: Float[ndarray, "n k"]) -> Float[ndarray, " n"]:

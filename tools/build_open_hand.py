@@ -223,7 +223,7 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     hands, pivots = remove_similarity(hands, template, pivots)
     pivots_mean = pivots.mean(0)
 
-    selector, order = keypoint_matrices(tips[[4, 0, 1, 3, 2]], len(template))  # thumb, index, middle, ring, little
+    selector, order = keypoint_matrices(tips[[4, 0, 1, 3, 2]].tolist(), len(template))  # thumb to little
     keypoints = order @ np.concatenate([pivots_mean, selector @ template])
     axes = joint_frames(torch.from_numpy(keypoints))
     lower, upper = joint_limits()

@@ -62,7 +62,7 @@ def photo_crops(network: DHPE, photos: Path, split: str, count: int, backgrounds
     hands = load_photos(photos, split, count)
     side = hands.images.shape[1]
     for image, points in zip(hands.images.numpy(), (hands.keypoints.numpy() + 1) * (side / 2), strict=True):
-        estimator(image, [tight_box(points)])
+        estimator(image, [tight_box(points).tolist()])
     if backgrounds is not None:
         paths = [p for p in find_images([backgrounds]) if p.stem.isdigit() and background_selected(int(p.stem), False)]
         if not paths:
@@ -81,7 +81,7 @@ def rendered_crops(network: DHPE, count: int, seed: int) -> list[Tensor]:
     return [image for start in range(0, count, 32) for image in maker.sample(min(32, count - start)).images]
 
 
-def measure_ranges(name: str, module: nn.Module, crops: Iterable[Tensor]) -> dict[str, list[float]]:
+def measure_ranges(name: str, module: nn.Module, crops: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
     """Lowest and highest value of each tensor of the quantised graph's table, by the float graph of the same name."""
     tensors = GraphTable.load(GRAPHS / f"{name}.int8.json").tensors
     model = onnx.load(GRAPHS / f"{name}.onnx", load_external_data=False)
@@ -93,7 +93,7 @@ def measure_ranges(name: str, module: nn.Module, crops: Iterable[Tensor]) -> dic
         values = session.run(list(tensors), {"images": crop[None].numpy()})
         low = np.minimum(low, [value.min() for value in values])
         high = np.maximum(high, [value.max() for value in values])
-    return {t: [float(f"{a:.6g}"), float(f"{b:.6g}")] for t, a, b in zip(tensors, low, high, strict=True)}
+    return {t: (float(f"{a:.6g}"), float(f"{b:.6g}")) for t, a, b in zip(tensors, low, high, strict=True)}
 
 
 def shifts(network: DHPE, ranges: Ranges, crops: Sequence[Tensor]) -> Float[np.ndarray, " n"]:

@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from densehand.images import read_image
 from densehand.network.backbone import create_trunk
 from densehand.network.imagenet import IMAGENET_SHA256, imagenet_path
 
@@ -165,9 +166,7 @@ def _classify(trunk: torch.nn.Module, weight: Tensor, bias: Tensor, folder: Path
 
     trunk.eval()
     for file in sorted(folder.glob("*.jpg"))[:12]:
-        image = cv2.cvtColor(
-            cv2.resize(cv2.imread(str(file)), (224, 224), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB
-        )
+        image = cv2.resize(read_image(file), (224, 224), interpolation=cv2.INTER_AREA)
         with torch.inference_mode():
             features = trunk(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255).final.mean((2, 3))
             top = (features @ weight.T + bias).softmax(-1)[0].topk(3)

@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -139,7 +140,7 @@ def quantised(model: onnx.ModelProto, table: GraphTable) -> onnx.ModelProto:
     kinds = onnx.TensorProto
     parts = {"weight": kinds.INT8, "bias": kinds.INT32}
 
-    def from_integers(values: str, result: str, **options: int) -> None:
+    def from_integers(values: str, result: str, **options: Any) -> None:
         names = [values, f"{result.removesuffix('::float')}::scale", f"{result.removesuffix('::float')}::zero"]
         nodes.append(onnx.helper.make_node("DequantizeLinear", names, [result], **options))
 

@@ -38,7 +38,7 @@ def read_run(folder: Path, before: int) -> tuple[list[dict[str, Any]], int, bool
         raise InputError(f"{folder}: not the folder of a training run ({error!r})") from None
     if not entries:
         raise InputError(f"{folder}: its logs hold no measurement on held-back photos; train with --validate-every")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "run": folder.name,
             "size": size,

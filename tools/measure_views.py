@@ -23,6 +23,7 @@ from torch import Tensor
 from densehand.evaluate import append_rows
 from densehand.hand.model import HandModel
 from densehand.metrics import palm_frame, view_consistency
+from densehand.network.estimator import DHPE
 from densehand.network.mesh import skeleton_in_crop
 from densehand.network.zoo import open_model
 from densehand.refine.fast import refine_fast
@@ -54,7 +55,7 @@ def hands_from_all_sides(model: HandModel, maker: Synthesizer, count: int) -> Gi
 
 
 @torch.no_grad()
-def answers(network: torch.nn.Module, images: Tensor, refine: bool) -> Tensor:
+def answers(network: DHPE, images: Tensor, refine: bool) -> Tensor:
     """The 3D joints of right hands, crop units."""
     parts = []
     for part in images.split(32):

@@ -122,19 +122,23 @@ def run_fit(options: argparse.Namespace) -> None:
     network = open_model(str(options.model), fuse=False)
     if network.regressor.corrector is None or network.side_corrector is None:
         raise InputError(f"{options.model}: this model has no correctors; give a dhpe-lite or dhpe-r50")
-    files = [[read(path) for path in paths] for paths in (options.rendered, options.real, options.held_back)]
-    both_ways = [[part for part in parts if (part.is_right == 0).any()] for parts in files]
+    rendered, real, held_back = (
+        [read(path) for path in paths] for paths in (options.rendered, options.real, options.held_back)
+    )
     width, config, hand = network.evidence.trunk.width, network.config, network.hand
     torch.manual_seed(options.seed)
     if not options.go_on:
         network.regressor.corrector = Corrector(width, config.corrector)
     corrector = network.regressor.corrector.train().requires_grad_()
-    sets, tests = split(*files, options.real_share)
+    sets, tests = split(rendered, real, held_back, options.real_share)
     how = FitOptions(steps=options.steps, seed=options.seed, lr=options.lr)
     follow("mesh", fit(corrector, hand, sets, how), corrector, lambda test: errors(hand, corrector, test), tests)
-    if both_ways[0]:
+    rendered, real, held_back = (
+        [part for part in parts if (part.is_right == 0).any()] for parts in (rendered, real, held_back)
+    )
+    if rendered:  # the same both ways
         network.side_corrector = side = SideCorrector(width, config.side_corrector)  # also where there was one
-        sets, tests = split(*both_ways, options.real_share)
+        sets, tests = split(rendered, real, held_back, options.real_share)
         learnt = fit_side(side, hand, sets, replace(SIDE, seed=options.seed))
         follow("side", learnt, side, lambda test: side_right(hand, side, test), tests)
     save_weights(network, options.out, storage=config.storage, card={"input_size": config.input_size})
