@@ -42,4 +42,6 @@ tell "$bin/python" tools/measure_backdrops.py "$model" --photos "$data/photos" -
 for view in "" --plain; do
     tell "$bin/python" tools/measure_views.py --model "$model" --hands 60 $view --results results/views.csv
 done
+tell "$bin/python" tools/measure_looks.py --model "$model" --hands 500 --photos "$data/photos" --results results/looks.csv
+tell "$bin/python" tools/measure_bends.py --model "$model" --fixtures "$fixtures" --results results/bends.csv
 tell "$bin/python" benchmarks/bench_predict.py demo_photos/*.jpg --upright 1 --csv results/speed.csv ${peer:+--mediapipe "$peer"}
