@@ -64,3 +64,27 @@ def test_slopes_tell_who_sees_a_bend_and_who_is_blind(hand):
         assert row["hands"] == 300
         assert float(row["slope"]) == pytest.approx(float(seen), abs=0.02)
         assert (float(row["error_deg"]) < 0.1) == seen
+
+
+def test_only_the_fingers_told_count(hand):
+    angles = torch.zeros(40, 15, 3)
+    angles[..., 0] = torch.linspace(0, math.radians(80), 40)[:, None]
+    true = hand.skeleton(anatomical_to_pose(angles, hand), torch.zeros(40, 10))
+    told = torch.ones(40, 5, dtype=torch.bool)
+    told[20:, FINGERS.index("ring")] = False
+    guess = true.clone()
+    guess[20:] = true[:1]  # straight where the true ones bend most
+    rows = {(row["finger"], row["joint"]): row for row in tool.figures(guess, true, told)}
+    assert rows["ring", "second"]["hands"] == 20
+    assert float(rows["ring", "second"]["error_deg"]) < 0.1
+    assert rows["index", "second"]["hands"] == 40
+    assert float(rows["index", "second"]["error_deg"]) > 10
+
+
+def test_rendered_fingers_are_seen_where_their_keypoints_are(hand):
+    images, joints, seen = tool.rendered_hands(hand, 64, 6)
+    assert images.shape == (6, 3, 64, 64)
+    assert joints.shape == (6, 21, 3)
+    assert seen.shape == (6, 5)
+    assert bool(seen.any())
+    assert not bool(seen.all())
